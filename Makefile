@@ -1,0 +1,63 @@
+# make demo     build everything and show it, without the Internet, on http://localhost:8480
+# make test     every test there is: Go, and the dashboard in a browser
+#
+# Needs Go and Node.js. The browser tests use Chromium, the race detector a C compiler.
+
+GO   ?= go
+NPM  ?= npm
+WEB  := api/web
+# staticcheck is run by version rather than kept in go.mod, where its needs would become ours.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# For each fuzz target.
+FUZZTIME ?= 10s
+VERSION ?=
+
+export CGO_ENABLED = 0
+
+.PHONY: demo test build web lint race fuzz bench clean
+
+demo: build
+	./routevigil serve --demo
+
+build: web
+	$(GO) build -trimpath -ldflags '-s -w $(if $(VERSION),-X main.version=$(VERSION))' -o routevigil ./cmd/routevigil
+
+# The dashboard is embedded into the binary, so it is built first.
+web: $(WEB)/node_modules/.package-lock.json
+	cd $(WEB) && $(NPM) run build
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	cd $(WEB) && $(NPM) ci
+	touch $@
+
+test: build
+	$(GO) vet ./...
+	$(GO) test ./...
+	cd $(WEB) && $(NPM) run check
+	cd $(WEB) && $(NPM) test
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+race:
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+# Every function FuzzX of every package, one after the other. Minimizing is limited: by default the fuzzer may spend
+# a minute on making one interesting input smaller, in which it tries nothing new.
+fuzz:
+	@set -e; for dir in $$($(GO) list -f '{{.Dir}}' ./...); do \
+		for target in $$(cat $$dir/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
+			echo "$$target in $$dir"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$dir; \
+		done; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	git clean -fdXq routevigil $(WEB)

@@ -1,0 +1,92 @@
+// Package config reads the service's YAML configuration into the Configuration structs of its components.
+//
+// The structs are the only description of the configuration there is: the loader, "config dump" and the
+// reference are all derived from them by reflection, so that they cannot disagree. The loader walks YAML
+// nodes itself instead of letting the YAML package decode, for one reason: who edits a file wants to see
+// every mistake at once, each with its line, and a decoded value no longer knows where it stood.
+//
+// What a field of a Configuration may say beside its yaml key:
+//
+//	doc:"…"            one sentence for the reference; every field has it
+//	config:"bytes"     an integer that is written as a size ("10GiB")
+//	config:"env"       a string in which ${NAME} is replaced from the environment ("$${" is a plain "${")
+//	config:"secret"    as env, and never printed
+//
+// Anchors, aliases and merge keys are refused: no configuration here is long enough to need them.
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/routevigil/routevigil/alert"
+	"github.com/routevigil/routevigil/api"
+	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/ingest/archive/fetch"
+	"github.com/routevigil/routevigil/ingest/bgpsession"
+	"github.com/routevigil/routevigil/ingest/bmp"
+	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/rislive"
+	"github.com/routevigil/routevigil/store/embedded"
+)
+
+// Config is the whole configuration: one section for each component.
+type Config struct {
+	Ingest    Ingest                 `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
+	Archive   fetch.Configuration    `yaml:"archive" doc:"Where the commands fetch and replay get files of RIPE RIS and RouteViews from."`
+	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history; read at the start."`
+	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
+	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
+	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
+	API       api.Configuration      `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
+}
+
+// Ingest is the section of package ingest's parts.
+type Ingest struct {
+	RISLive  rislive.Configuration    `yaml:"ris_live" doc:"RIPE's stream of what its collectors hear."`
+	BMP      bmp.Configuration        `yaml:"bmp" doc:"Routers of one's own that tell over BMP what they hear; none by default."`
+	BGP      bgpsession.Configuration `yaml:"bgp" doc:"Sessions with routers of one's own; none by default."`
+	Baseline []string                 `yaml:"baseline" doc:"MRT table dumps, plain or compressed, that say what is normal when the service starts for the first time; without any it learns from the feeds for detect.warmup."`
+	Bus      bus.Configuration        `yaml:"bus" doc:"The queue between the feeds and detection."`
+}
+
+// Default is the configuration of a service that is given no file.
+func Default() Config {
+	return Config{
+		Ingest: Ingest{RISLive: rislive.DefaultConfiguration(), BMP: bmp.DefaultConfiguration(),
+			BGP: bgpsession.DefaultConfiguration(), Bus: bus.DefaultConfiguration()},
+		Archive: fetch.DefaultConfiguration(),
+		Detect:  detect.DefaultConfiguration(),
+		Store:   embedded.DefaultConfiguration(),
+		Alert:   alert.DefaultConfiguration(),
+		API:     api.DefaultConfiguration(),
+	}
+}
+
+// maxFileSize is far more than any configuration and far less than what the file was perhaps mistaken for.
+const maxFileSize = 1 << 20
+
+// Load reads file over the defaults. Where the file can be read but not used the error is [Problems].
+func Load(file string) (Config, error) {
+	c := Default()
+	f, err := os.Open(file)
+	if err != nil {
+		return c, fmt.Errorf("%w (\"routevigil config init\" writes a file to start from)", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return c, err
+	}
+	if len(data) > maxFileSize {
+		return c, fmt.Errorf("%s: is larger than %s; is it a configuration?", file, formatSize(maxFileSize))
+	}
+	if problems := decode(data, os.LookupEnv, &c); len(problems) > 0 {
+		for i := range problems {
+			problems[i].File = file
+		}
+		return c, problems
+	}
+	return c, nil
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
+	"github.com/routevigil/routevigil/cmd/routevigil/service"
+	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/archive"
+)
+
+// KnowledgeFlags name what a route is compared with, for the commands that judge without a service.
+// They override the configuration file.
+type KnowledgeFlags struct {
+	ConfigFlag
+	RIB   []string `name:"rib" sep:"none" placeholder:"FILE" help:"MRT table dump with the state before the first update; repeatable. Without one, the first minutes of updates are learned as normal."`
+	VRPs  string   `name:"vrps" placeholder:"FILE" help:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR."`
+	SLURM []string `name:"slurm" sep:"none" placeholder:"FILE" help:"Local exceptions to the VRPs (RFC 8416, also version 2 with ASPAs); repeatable."`
+	ASRel string   `name:"as-rel" placeholder:"FILE" help:"AS relationships in CAIDA's serial-1 or serial-2 form; without it only ASPAs tell of leaks."`
+	ASOrg string   `name:"as-org" placeholder:"FILE" help:"Which ASes are one organisation, in CAIDA's as2org form."`
+}
+
+// load merges the flags with the configuration file and reads the knowledge files.
+func (f KnowledgeFlags) load() (config.Config, detect.Knowledge, error) {
+	c, err := f.Load()
+	if err != nil {
+		return c, detect.Knowledge{}, err
+	}
+	for _, o := range []struct {
+		flag string
+		to   *string
+	}{{f.VRPs, &c.Knowledge.VRPs}, {f.ASRel, &c.Knowledge.Relationships}, {f.ASOrg, &c.Knowledge.Organisations}} {
+		if o.flag != "" {
+			*o.to = o.flag
+		}
+	}
+	if len(f.SLURM) > 0 {
+		c.Knowledge.SLURM = f.SLURM
+	}
+	if len(f.RIB) > 0 {
+		c.Ingest.Baseline = f.RIB
+	}
+	k, err := c.Knowledge.Load()
+	if err != nil {
+		return c, k, &UsageError{err}
+	}
+	return c, k, nil
+}
+
+// loadBaseline brings table dumps, and where until is not 0 also updates before then, into the
+// engine. report is called for what is passed over.
+func loadBaseline(e *detect.Engine, files []string, until ingest.Time, g *Globals, report func(error)) error {
+	if len(files) == 0 {
+		return nil
+	}
+	r, err := archive.Open(files, archive.Options{Report: report, Stdin: g.Stdin})
+	if err != nil {
+		return &UsageError{fmt.Errorf("--rib: %w", err)}
+	}
+	defer r.Close()
+	stop := showProgress(g.Stderr, "loading the table", r.Progress)
+	defer stop()
+	if err := service.LoadBaseline(e, r, until); err != nil {
+		return fmt.Errorf("--rib: %w", err)
+	}
+	return nil
+}

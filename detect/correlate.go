@@ -1,0 +1,511 @@
+package detect
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+)
+
+// caseKey is what findings must share to be one incident.
+type caseKey struct {
+	kind             incident.Kind
+	offender, victim uint32
+}
+
+func (k caseKey) compare(o caseKey) int {
+	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.offender, o.offender), cmp.Compare(k.victim, o.victim))
+}
+
+// caseState is the life of a case. Only cases that have opened are incidents.
+type caseState uint8
+
+const (
+	pending caseState = iota // too few peers agree
+	open
+	quiet // open, but the offending routes are gone; it ends when they stay away
+	ended
+)
+
+// incidentCase gathers the findings of one key.
+type incidentCase struct {
+	key       caseKey
+	state     caseState
+	findings  map[netip.Prefix]*finding
+	confirmed int            // findings that enough peer ASNs see
+	peerRefs  map[peerID]int // findings by peer
+	deadline  ingest.Time    // when a quiet case ends, an ended one is forgotten, or a report is due; 0: none
+	peak      int            // the highest rank of severity since it opened
+	most      int            // the most findings it had at once since it opened
+	last      incident.Incident
+	reported  ingest.Time // of the last event
+	quietFrom ingest.Time
+	dirty     bool // changed since the last event
+}
+
+// correlator makes incidents of findings. It is the only place where incidents change.
+type correlator struct {
+	config   Configuration
+	peers    *peerSet
+	fullFeed func() map[peerID]bool
+	emit     func(incident.Event)
+	cases    map[caseKey]*incidentCase
+	sequence uint64
+}
+
+func newCorrelator(c Configuration, peers *peerSet, fullFeed func() map[peerID]bool, emit func(incident.Event)) *correlator {
+	return &correlator{config: c, peers: peers, fullFeed: fullFeed, emit: emit, cases: map[caseKey]*incidentCase{}}
+}
+
+// need is how many distinct peer ASNs must agree.
+func (c *correlator) need() int {
+	heard := map[uint32]bool{}
+	for i := range c.peers.list {
+		if c.peers.list[i].up {
+			heard[c.peers.list[i].ASN] = true
+		}
+		if len(heard) >= c.config.MinPeers {
+			return c.config.MinPeers
+		}
+	}
+	return max(1, len(heard))
+}
+
+// apply takes the changes of one tick, sorted by key and prefix.
+func (c *correlator) apply(changes []findingChange, now ingest.Time) {
+	need := c.need()
+	for len(changes) > 0 {
+		k, n := changes[0].key, 1
+		for n < len(changes) && changes[n].key == k {
+			n++
+		}
+		c.applyCase(k, changes[:n], need, now)
+		changes = changes[n:]
+	}
+}
+
+func (c *correlator) applyCase(k caseKey, changes []findingChange, need int, now ingest.Time) {
+	ic := c.cases[k]
+	if ic == nil {
+		ic = &incidentCase{key: k, findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{}}
+		c.cases[k] = ic
+	}
+	at := changes[0].at
+	for _, ch := range changes {
+		ic.replace(ch, need)
+		at = max(at, ch.at)
+	}
+	ic.dirty = true
+	ic.most = max(ic.most, len(ic.findings))
+	switch {
+	case ic.state == pending && ic.confirmed > 0:
+		c.open(ic, now)
+	case ic.state == pending && len(ic.findings) == 0:
+		delete(c.cases, k)
+	case ic.state == ended && ic.confirmed > 0:
+		c.reopen(ic, now)
+	case ic.state == quiet && ic.active(need):
+		ic.state, ic.deadline = open, 0
+		c.report(ic, now)
+	case ic.state == open && !ic.active(need):
+		ic.state, ic.quietFrom, ic.deadline = quiet, at, at.Add(c.config.Hold)
+		c.report(ic, now)
+	case ic.state == open:
+		c.report(ic, now)
+	}
+}
+
+func (ic *incidentCase) replace(ch findingChange, need int) {
+	if old := ic.findings[ch.prefix]; old != nil {
+		for _, p := range old.peers {
+			if ic.peerRefs[p]--; ic.peerRefs[p] == 0 {
+				delete(ic.peerRefs, p)
+			}
+		}
+		if old.asns >= need {
+			ic.confirmed--
+		}
+	}
+	if ch.now == nil {
+		delete(ic.findings, ch.prefix)
+		return
+	}
+	ic.findings[ch.prefix] = ch.now
+	for _, p := range ch.now.peers {
+		ic.peerRefs[p]++
+	}
+	if ch.now.asns >= need {
+		ic.confirmed++
+	}
+}
+
+// active reports that the offence goes on: some prefix is still seen by more than a straggler.
+func (ic *incidentCase) active(need int) bool {
+	if ic.confirmed > 0 {
+		return true
+	}
+	for _, f := range ic.findings {
+		if f.asns >= (need+1)/2 {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *correlator) open(ic *incidentCase, now ingest.Time) {
+	inc := c.describe(ic)
+	if inc.Confidence < raiseAt {
+		return // one prefix by policy; more prefixes may tell otherwise
+	}
+	ic.state = open
+	inc.DetectedAt = now.Time()
+	inc.ID = incidentID(ic.key, inc.StartedAt)
+	c.send(ic, incident.Opened, inc, now)
+}
+
+func (c *correlator) reopen(ic *incidentCase, now ingest.Time) {
+	ic.state, ic.deadline = open, 0
+	c.send(ic, incident.Reopened, c.describe(ic), now)
+}
+
+// report sends what changed: a rise of severity at once, a real change when the last report is old
+// enough, a slight one (a peer more or less) when it is ten times as old.
+func (c *correlator) report(ic *incidentCase, now ingest.Time) {
+	wait := c.config.Report
+	if !c.changedMuch(ic) {
+		wait *= 10
+	}
+	due := ic.reported.Add(wait)
+	if now >= due || c.severityNow(ic).Rank() > ic.peak {
+		c.sendChange(ic, now)
+	} else if ic.state == open {
+		ic.deadline = due
+	}
+}
+
+// changedMuch reports that prefixes or peer ASNs differ from the last report by a tenth or more.
+func (c *correlator) changedMuch(ic *incidentCase) bool {
+	differ := func(now, then int) bool { return now != then && max(now-then, then-now)*10 >= then }
+	return differ(len(ic.findings), ic.last.PrefixCount) || differ(c.visibility(ic).PeerASNs, ic.last.Visibility.PeerASNs)
+}
+
+// severityNow is the severity by present numbers; evidence counts as of the last report.
+func (c *correlator) severityNow(ic *incidentCase) incident.Severity {
+	return severity(ic.key.kind, len(ic.findings), ic.last.Confidence, c.share(ic))
+}
+
+func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
+	inc := c.describe(ic)
+	change := incident.Grew
+	switch last := ic.last; {
+	case inc.Severity != last.Severity:
+		change = incident.SeverityChanged
+	case inc.PrefixCount == last.PrefixCount && inc.Visibility.Peers == last.Visibility.Peers && inc.Confidence == last.Confidence:
+		ic.dirty = false
+		return
+	case inc.PrefixCount < last.PrefixCount || inc.PrefixCount == last.PrefixCount && inc.Visibility.PeerASNs < last.Visibility.PeerASNs:
+		change = incident.Receded
+	}
+	c.send(ic, change, inc, now)
+}
+
+func (c *correlator) send(ic *incidentCase, change incident.Change, inc incident.Incident, now ingest.Time) {
+	c.sequence++
+	inc.Sequence = c.sequence
+	inc.UpdatedAt = now.Time()
+	ic.peak = max(ic.peak, inc.Severity.Rank())
+	if inc.PeakVisibility = ic.last.PeakVisibility; inc.Visibility.Peers >= inc.PeakVisibility.Peers {
+		inc.PeakVisibility = inc.Visibility
+	}
+	inc.PeakSeverity = incident.Severities[max(inc.Severity.Rank(), ic.last.PeakSeverity.Rank())]
+	ic.last, ic.reported, ic.dirty = inc, now, false
+	if ic.state == open {
+		ic.deadline = 0
+	}
+	c.emit(incident.Event{Sequence: c.sequence, Time: now.Time(), Change: change, Incident: inc})
+}
+
+// fireDeadlines handles everything that falls due before t, in order of time. What that makes due in
+// turn, forgetting an ended case, tells nobody anything and may come last.
+func (c *correlator) fireDeadlines(t ingest.Time) {
+	for {
+		var due []*incidentCase
+		for _, ic := range c.cases {
+			if ic.deadline != 0 && ic.deadline <= t {
+				due = append(due, ic)
+			}
+		}
+		if len(due) == 0 {
+			return
+		}
+		slices.SortFunc(due, func(a, b *incidentCase) int {
+			return cmp.Or(cmp.Compare(a.deadline, b.deadline), a.key.compare(b.key))
+		})
+		for _, ic := range due {
+			c.fire(ic)
+		}
+	}
+}
+
+func (c *correlator) fire(ic *incidentCase) {
+	at := ic.deadline
+	ic.deadline = 0
+	switch ic.state {
+	case open:
+		if ic.dirty {
+			c.sendChange(ic, at)
+		}
+	case quiet:
+		ic.state = ended
+		inc := ic.last
+		end := ic.quietFrom.Time()
+		inc.Status, inc.EndedAt = incident.Ended, &end
+		inc.Explanation = explain(&inc)
+		c.send(ic, incident.Closed, inc, at)
+		ic.deadline = at.Add(c.config.Reopen)
+		ic.peak, ic.most = 0, 0
+	case ended:
+		delete(c.cases, ic.key)
+	}
+}
+
+// adopt makes a quiet case of an open incident that has none.
+func (c *correlator) adopt(inc incident.Incident) {
+	k := caseKey{kind: inc.Kind}
+	if len(inc.Offenders) > 0 {
+		k.offender = inc.Offenders[0]
+	}
+	if len(inc.Victims) > 0 && !manyVictims(inc.Kind) {
+		k.victim = inc.Victims[0]
+	}
+	if c.cases[k] != nil {
+		return
+	}
+	at := ingest.TimeOf(inc.UpdatedAt)
+	c.cases[k] = &incidentCase{key: k, state: quiet, findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{},
+		last: inc, peak: inc.Severity.Rank(), reported: at, quietFrom: at, deadline: at.Add(c.config.Hold)}
+}
+
+func incidentID(k caseKey, started time.Time) string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%s|%d|%d|%d", k.kind, k.offender, k.victim, started.UnixMicro()))
+	return "inc_" + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(h[:])[:16]
+}
+
+// describe makes the incident as its findings stand; identity and times of an open one are kept.
+func (c *correlator) describe(ic *incidentCase) incident.Incident {
+	inc := incident.Incident{ID: ic.last.ID, Kind: ic.key.kind, Status: incident.Open, StartedAt: ic.last.StartedAt,
+		DetectedAt: ic.last.DetectedAt, Offenders: []uint32{}, Accomplices: []uint32{}, Victims: []uint32{},
+		Degraded: []string{}, PrefixCount: len(ic.findings)}
+	if len(ic.findings) == 0 {
+		// Nothing is left to describe: what it was at its last report, seen by nobody.
+		inc = ic.last
+		inc.Visibility.Peers, inc.Visibility.PeerASNs, inc.Visibility.Collectors = 0, 0, 0
+		return inc
+	}
+	prefixes := slices.SortedFunc(maps.Keys(ic.findings), comparePrefixes)
+	var offenders, next, victims tally
+	for _, p := range prefixes {
+		f := ic.findings[p]
+		v := f.verdict
+		if start := f.since.Time(); inc.StartedAt.IsZero() || ic.state == pending && start.Before(inc.StartedAt) {
+			inc.StartedAt = start
+		}
+		offenders.add(v.offender)
+		for _, a := range v.also {
+			offenders.add(a)
+		}
+		next.add(v.next)
+		victims.add(v.victim)
+		if v.rfc7908 != 0 && inc.RFC7908Type == nil {
+			inc.RFC7908Type = &v.rfc7908
+		}
+		if len(inc.Prefixes) < incident.MaxPrefixes {
+			inc.Prefixes = append(inc.Prefixes, v.prefix(p))
+		}
+	}
+	inc.Offenders, inc.Accomplices, inc.Victims = offenders.top(), next.top(), victims.top()
+	inc.Paths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.paths }, incident.MaxPaths)
+	inc.UsualPaths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.usual }, incident.MaxUsualPaths)
+	inc.Evidence = mergeLedgers(ic, prefixes)
+	inc.Confidence = math.Round(ledger(inc.Evidence).confidence()*1000) / 1000
+	inc.Visibility = c.visibility(ic)
+	inc.Severity = severity(ic.key.kind, inc.PrefixCount, inc.Confidence, c.share(ic))
+	if ic.state != pending && ic.state != ended && inc.Severity.Rank() < ic.peak {
+		inc.Severity = incident.Severities[ic.peak]
+	}
+	inc.Title = title(&inc)
+	inc.Explanation = explain(&inc)
+	return inc
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// tally counts ASNs.
+type tally struct{ n map[uint32]int }
+
+func (t *tally) add(asn uint32) {
+	if asn == 0 {
+		return
+	}
+	if t.n == nil {
+		t.n = map[uint32]int{}
+	}
+	t.n[asn]++
+}
+
+// maxNamed bounds the offenders, accomplices and victims that an incident names.
+const maxNamed = 20
+
+// top returns the most frequent ASNs first.
+func (t *tally) top() []uint32 {
+	as := slices.SortedFunc(maps.Keys(t.n), func(a, b uint32) int {
+		return cmp.Or(cmp.Compare(t.n[b], t.n[a]), cmp.Compare(a, b))
+	})
+	if as == nil {
+		as = []uint32{}
+	}
+	return as[:min(len(as), maxNamed)]
+}
+
+// samplePaths takes paths in turn from the prefixes, so that many prefixes are represented.
+func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) [][]uint32, most int) [][]uint32 {
+	paths := [][]uint32{}
+	seen := map[string]bool{}
+	for round, more := 0, true; more && len(paths) < most; round++ {
+		more = false
+		for _, p := range prefixes[:min(len(prefixes), incident.MaxPrefixes)] {
+			ps := of(ic.findings[p])
+			if round >= len(ps) {
+				continue
+			}
+			more = true
+			if key := fmt.Sprint(ps[round]); !seen[key] && len(paths) < most {
+				seen[key] = true
+				paths = append(paths, ps[round])
+			}
+		}
+	}
+	return paths
+}
+
+// mergeLedgers joins the evidence of the confirmed prefixes, or of all while none is: of each rule
+// the line that weighs most. A leak's extent is evidence too.
+func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence {
+	var merged []incident.Evidence
+	at := map[string]int{}
+	for _, p := range prefixes {
+		for _, e := range ic.findings[p].verdict.ledger {
+			i, ok := at[e.Rule]
+			if !ok {
+				at[e.Rule] = len(merged)
+				merged = append(merged, e)
+			} else if math.Abs(e.Weight) > math.Abs(merged[i].Weight) {
+				merged[i] = e
+			}
+		}
+	}
+	if ic.key.kind == incident.RouteLeak {
+		l := ledger(merged)
+		switch n := ic.most; {
+		case n == 1:
+			l.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
+		case n >= 10:
+			l.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
+		}
+		merged = l
+	}
+	return merged
+}
+
+func (v *verdict) prefix(p netip.Prefix) incident.Prefix {
+	ip := incident.Prefix{Prefix: p, Covering: v.covering, ExpectedOrigins: slices.Clone(v.expected), ObservedOrigins: []uint32{},
+		RPKI: v.rpki.String(), IRR: "unavailable"}
+	if ip.ExpectedOrigins == nil {
+		ip.ExpectedOrigins = []uint32{}
+	}
+	if v.observed != 0 {
+		ip.ObservedOrigins = []uint32{v.observed}
+	}
+	return ip
+}
+
+func (c *correlator) visibility(ic *incidentCase) incident.Visibility {
+	asns, collectors := map[uint32]bool{}, map[string]bool{}
+	for p := range ic.peerRefs {
+		asns[c.peers.list[p].ASN] = true
+		collectors[c.peers.list[p].Collector] = true
+	}
+	return incident.Visibility{Peers: len(ic.peerRefs), PeerASNs: len(asns), FullFeedPeers: len(c.fullFeed()), Collectors: len(collectors)}
+}
+
+// share is the part of the full-feed peers that see the offence.
+func (c *correlator) share(ic *incidentCase) float64 {
+	full := c.fullFeed()
+	n := 0
+	for p := range ic.peerRefs {
+		if full[p] {
+			n++
+		}
+	}
+	return float64(n) / float64(max(1, len(full)))
+}
+
+// severity ranks an incident by kind, spread and certainty: an attack seen by half of the full
+// feeds is critical, one seen by less than a twentieth is medium; a leak must also be large. Doubt
+// (confidence below 0.8) costs one step. Mistakes never exceed medium.
+func severity(k incident.Kind, prefixes int, confidence, share float64) incident.Severity {
+	rank := 0
+	switch k {
+	case incident.OriginHijack, incident.SubprefixHijack, incident.ForgedPath, incident.ForgedPathSubprefix:
+		rank = incident.High.Rank()
+		if share >= 0.5 {
+			rank++
+		} else if share < 0.05 {
+			rank--
+		}
+	case incident.RouteLeak:
+		rank = incident.Medium.Rank()
+		if share >= 0.5 || prefixes >= 100 {
+			rank++
+		}
+		if share >= 0.5 && prefixes >= 1000 {
+			rank++
+		}
+	case incident.Prepend, incident.TypoASN, incident.TypoPrefix, incident.RPKIInvalid:
+		rank = incident.Low.Rank()
+		if share >= 0.5 {
+			rank++
+		}
+	case incident.BogonPrefix, incident.BogonASN, incident.PrivateASNLeak, incident.BlackholeLeak:
+		rank = incident.Low.Rank()
+	}
+	if confidence < 0.8 {
+		rank = max(0, rank-1)
+	}
+	return incident.Severities[rank]
+}
+
+// incidents returns every incident the correlator still knows, in the order of detection.
+func (c *correlator) incidents() []incident.Incident {
+	incs := []incident.Incident{}
+	for _, ic := range c.cases {
+		if ic.state == pending {
+			continue
+		}
+		incs = append(incs, ic.last)
+	}
+	slices.SortFunc(incs, func(a, b incident.Incident) int {
+		return cmp.Or(a.DetectedAt.Compare(b.DetectedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return incs
+}

@@ -1,0 +1,410 @@
+// Package detect is the engine that turns updates into incidents.
+//
+// An [Engine] keeps the table of every peer, split into shards by address block. An update that
+// repeats what is known costs one lookup and one comparison. What is new marks its prefix for
+// judgement; at each tick of event time (100 ms) the shards judge their marked prefixes and hand
+// what they found to one correlator, which makes incidents of it. Shards share nothing that is
+// written between ticks, so any number of them gives the same incidents.
+//
+// Judgement looks at state, never at single messages: who routes a prefix how, now. A finding goes
+// when the last offending route goes, whatever message removed it.
+package detect
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
+)
+
+// Configuration says when the engine speaks.
+type Configuration struct {
+	MinPeers int           `yaml:"min_peers" doc:"Distinct peer ASNs that must see an offending route before an incident opens; fewer suffice where fewer are heard at all."`
+	Hold     time.Duration `yaml:"hold" doc:"Event time for which offending routes must be gone before an incident ends."`
+	Reopen   time.Duration `yaml:"reopen" doc:"Event time after its end within which the same offence reopens an incident instead of making a new one."`
+	Report   time.Duration `yaml:"report" doc:"Shortest event time between two reports that an incident grew or receded; a change of severity is always reported at once."`
+	Warmup   time.Duration `yaml:"warmup" doc:"Event time during which everything is learned as normal, where no table dump gives a baseline."`
+	Shards   int           `yaml:"shards" doc:"Parallel parts of the engine; the result does not depend on it."`
+}
+
+// DefaultConfiguration suits the feeds of public collectors.
+func DefaultConfiguration() Configuration {
+	return Configuration{MinPeers: 3, Hold: time.Minute, Reopen: 24 * time.Hour, Report: 10 * time.Second, Warmup: 15 * time.Minute, Shards: 1}
+}
+
+// Validate reports every value out of range.
+func (c Configuration) Validate() error {
+	var errs []error
+	bad := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(c.MinPeers >= 1 && c.MinPeers <= 1000, "min_peers: must be 1 to 1000, is %d", c.MinPeers)
+	bad(c.Hold >= 0, "hold: must not be negative, is %v", c.Hold)
+	bad(c.Reopen >= 0, "reopen: must not be negative, is %v", c.Reopen)
+	bad(c.Report >= 0, "report: must not be negative, is %v", c.Report)
+	bad(c.Warmup >= 0, "warmup: must not be negative, is %v", c.Warmup)
+	bad(c.Shards >= 1 && c.Shards <= 64, "shards: must be 1 to 64, is %d", c.Shards)
+	return errors.Join(errs...)
+}
+
+// tick is the quantum of event time at which findings become incidents.
+const tick = ingest.Time(100_000)
+
+// maxPending bounds the updates that wait for parallel shards.
+const maxPending = 4096
+
+// maxStatePaths bounds the sample of paths in an OriginState.
+const maxStatePaths = 20
+
+// Engine is the detector. It belongs to one goroutine: none of its methods may run at the same time
+// as another.
+type Engine struct {
+	config  Configuration
+	peers   *peerSet
+	links   *linkMemory
+	shards  []*shard
+	pending []pendingUpdate
+	gone    map[peerID]bool // sources whose session ended after the pending updates
+	goneAt  ingest.Time
+	cases   *correlator
+	clock   ingest.Time // event time: never goes back
+	learnTo ingest.Time // end of the warm-up; 0 until the first update
+	learn   bool
+	dumped  bool   // rows of a table dump were among what was learned
+	refused uint64 // updates refused for MaxPeers
+
+	idScratch []uint32
+}
+
+type pendingUpdate struct {
+	peer   peerID
+	pathID uint32
+	update *ingest.Update
+}
+
+// New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
+// receives every change of every incident, in order of sequence, during Apply and Advance.
+func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{}}
+	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
+	for i := range c.Shards {
+		s := &shard{number: i, of: c.Shards, know: &k, links: e.links, peers: e.peers, learning: true,
+			nextGC: compactAt, suspects: map[uint32][]finding{}}
+		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links))
+		e.shards = append(e.shards, s)
+	}
+	return e
+}
+
+// Learning reports whether the engine still takes everything as normal, and until when in event
+// time (zero when the clock has not started, or when it waits for FinishBaseline alone).
+func (e *Engine) Learning() (bool, ingest.Time) { return e.learn, e.learnTo }
+
+// Clock is the event time up to which updates have been applied.
+func (e *Engine) Clock() ingest.Time { return e.clock }
+
+// Apply brings one update into the table. It advances event time to the update's own; a late update
+// counts as having come now. What a router says to a peer (Adj-RIB-Out) is passed over: what it heard, and
+// whether that is right, the peer's own routes tell.
+func (e *Engine) Apply(u *ingest.Update) {
+	if u.Peer.View.Out() {
+		return
+	}
+	if u.Kind == ingest.RIB {
+		e.dumped = true
+	} else {
+		e.startWarmup(max(u.Time, e.clock))
+		e.Advance(u.Time)
+	}
+	if u.Kind != ingest.PeerDown && len(e.gone) > 0 {
+		e.flush()
+	}
+	switch u.Kind {
+	case ingest.PeerDown:
+		e.peerDown(u.Peer)
+	case ingest.PeerUp:
+		e.peerDown(u.Peer) // if nobody told its end, the routes of the session before are gone all the same
+		e.internPeer(u.Peer, 0)
+	default:
+		e.applyRoutes(u)
+	}
+}
+
+func (e *Engine) startWarmup(t ingest.Time) {
+	if e.learn && e.learnTo == 0 {
+		e.learnTo = t.Add(e.config.Warmup)
+	}
+}
+
+func (e *Engine) internPeer(p ingest.Peer, pathID uint32) (peerID, bool) {
+	id, ok := e.peers.intern(p, pathID)
+	if !ok {
+		e.refused++
+	}
+	return id, ok
+}
+
+func (e *Engine) applyRoutes(u *ingest.Update) {
+	for _, pathID := range e.pathIDs(u) {
+		id, ok := e.internPeer(u.Peer, pathID)
+		if !ok {
+			continue
+		}
+		if len(e.shards) == 1 {
+			e.shards[0].apply(id, pathID, u)
+			continue
+		}
+		c := u.Clone()
+		e.pending = append(e.pending, pendingUpdate{id, pathID, &c})
+	}
+	if len(e.pending) >= maxPending {
+		e.flush()
+	}
+}
+
+// pathIDs returns the distinct path identifiers of u; nearly always there is one.
+func (e *Engine) pathIDs(u *ingest.Update) []uint32 {
+	ids := e.idScratch[:0]
+	for _, ns := range [2][]bgp.NLRI{u.Withdrawn, u.Announced} {
+		for _, n := range ns {
+			if k := len(ids); k > 0 && ids[k-1] == n.PathID || slices.Contains(ids, n.PathID) {
+				continue
+			}
+			ids = append(ids, n.PathID)
+		}
+	}
+	e.idScratch = ids
+	return ids
+}
+
+// flush applies the pending updates in all shards at once, and then the ends of sessions.
+func (e *Engine) flush() {
+	if len(e.pending) > 0 {
+		e.parallel(func(s *shard) {
+			for _, p := range e.pending {
+				s.apply(p.peer, p.pathID, p.update)
+			}
+		})
+		clear(e.pending)
+		e.pending = e.pending[:0]
+	}
+	if len(e.gone) > 0 {
+		e.parallel(func(s *shard) { s.peersGone(e.gone, e.goneAt) })
+		clear(e.gone)
+	}
+}
+
+func (e *Engine) parallel(f func(*shard)) {
+	if len(e.shards) == 1 {
+		f(e.shards[0])
+		return
+	}
+	var wg sync.WaitGroup
+	for _, s := range e.shards {
+		wg.Go(func() { f(s) })
+	}
+	wg.Wait()
+}
+
+// peerDown notes that a session ended. Its routes go with those of the others that end at this
+// moment: a router or a collector that is lost takes hundreds with it, and each search for the routes
+// of some goes through the whole table.
+func (e *Engine) peerDown(p ingest.Peer) {
+	maps.Copy(e.gone, e.peers.down(p))
+	e.goneAt = e.clock
+}
+
+// peerUp begins a session, which has no routes yet: those of the one before are gone, also when
+// nobody told of its end.
+func (e *Engine) peerUp(p ingest.Peer) {
+	e.peerDown(p)
+	e.flush()
+	e.internPeer(p, 0)
+}
+
+// Advance moves event time to t, judging what changed and letting incidents end that have been quiet
+// for long enough. Time never goes back: an earlier t does nothing.
+func (e *Engine) Advance(t ingest.Time) {
+	if t <= e.clock {
+		return
+	}
+	if t/tick != e.clock/tick {
+		e.tick()
+		if e.learn && e.learnTo != 0 && t >= e.learnTo {
+			e.FinishBaseline()
+		}
+		e.cases.fireDeadlines(t)
+	}
+	e.clock = t
+}
+
+// tick ends the current quantum.
+func (e *Engine) tick() {
+	e.flush()
+	e.peers.countActive()
+	need := e.cases.need()
+	e.parallel(func(s *shard) {
+		s.now, s.need = e.clock, need
+		s.judgeDirty()
+	})
+	e.shareLearned()
+	var changes []findingChange
+	for _, s := range e.shards {
+		changes = append(changes, s.changes...)
+		clear(s.changes)
+		s.changes = s.changes[:0]
+	}
+	if len(changes) == 0 {
+		return
+	}
+	slices.SortFunc(changes, func(a, b findingChange) int {
+		return cmp.Or(a.key.compare(b.key), a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
+	})
+	e.cases.apply(changes, e.clock)
+}
+
+func (e *Engine) shareLearned() {
+	for _, s := range e.shards {
+		e.links.learn(s.learned, s.learnedValleys)
+		s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]
+	}
+}
+
+// LoadBaseline takes what next yields as normal, up to io.EOF, and finishes the baseline: the rows of
+// table dumps, and updates that bring those up to a later time. Event time does not move, and the
+// warm-up does not begin. Any other error of next is returned.
+func (e *Engine) LoadBaseline(next func() (*ingest.Update, error)) error {
+	for {
+		u, err := next()
+		if errors.Is(err, io.EOF) {
+			e.FinishBaseline()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch u.Kind {
+		case ingest.PeerDown:
+			e.peerDown(u.Peer)
+		case ingest.PeerUp:
+			e.peerUp(u.Peer)
+		default:
+			row := *u
+			row.Kind = ingest.RIB
+			e.Apply(&row)
+		}
+	}
+}
+
+// baselineShare is the share of a prefix's routes below which one origin among several is not taken
+// as normal, even in the baseline: mistakes may already be there.
+const baselineShare = 0.1
+
+// FinishBaseline takes everything in the table as normal and starts to judge what comes after.
+func (e *Engine) FinishBaseline() {
+	if !e.learn {
+		return
+	}
+	e.flush()
+	e.shareLearned()
+	e.learn = false
+	e.parallel(func(s *shard) {
+		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
+		for i := range s.table.entries {
+			en := &s.table.entries[i]
+			for j := range en.origins {
+				o := &en.origins[j]
+				o.baseline = float64(o.routes) >= baselineShare*float64(len(en.routes)) && o.routes > 0
+				o.usual = o.baseline
+				s.warmSince = max(s.warmSince, o.first)
+			}
+		}
+	})
+	for _, s := range e.shards { // one answer for all, whatever each has seen
+		for _, t := range e.shards {
+			s.warmSince = max(s.warmSince, t.warmSince)
+		}
+	}
+}
+
+// fullFeed returns the peers that carry at least half as many routes as the one with most.
+func (e *Engine) fullFeed() map[peerID]bool {
+	counts := make([]int, len(e.peers.list))
+	most := 0
+	for _, s := range e.shards {
+		for id, n := range s.table.perPeer {
+			counts[id] += int(n)
+			most = max(most, counts[id])
+		}
+	}
+	full := map[peerID]bool{}
+	for id, n := range counts {
+		if n > 0 && n*2 >= most {
+			full[peerID(id)] = true
+		}
+	}
+	return full
+}
+
+func (e *Engine) shardOf(p netip.Prefix) *shard {
+	for _, s := range e.shards {
+		if s.owns(p) {
+			return s
+		}
+	}
+	panic("detect: no shard owns " + p.String())
+}
+
+// Finish judges what is left after the last update of a finite input, without letting time pass.
+func (e *Engine) Finish() {
+	e.FinishBaseline()
+	e.tick()
+}
+
+// SkipSequence makes the next event's sequence higher than n.
+func (e *Engine) SkipSequence(n uint64) { e.cases.sequence = max(e.cases.sequence, n) }
+
+// Adopt takes charge of an open incident that the engine does not know, because the state in which it
+// arose was lost. Unless its routes are heard of again it ends after the usual hold.
+func (e *Engine) Adopt(inc incident.Incident) { e.cases.adopt(inc) }
+
+// Incidents returns every incident that is open or can still reopen, in the order of opening.
+func (e *Engine) Incidents() []incident.Incident { return e.cases.incidents() }
+
+// Stats counts what the engine holds.
+type Stats struct {
+	Peers    int    `json:"peers"`
+	Prefixes int    `json:"prefixes"`
+	Routes   int    `json:"routes"`
+	Paths    int    `json:"paths"`   // nodes of the path tree
+	Refused  uint64 `json:"refused"` // updates and announcements over MaxPeers and MaxPrefixes
+}
+
+// Stats returns the engine's present size.
+func (e *Engine) Stats() Stats {
+	st := Stats{Peers: len(e.peers.list), Refused: e.refused}
+	for _, s := range e.shards {
+		st.Routes += s.table.routes
+		st.Paths += len(s.table.paths.nodes) - rootCount
+		st.Refused += s.table.refused
+		st.Prefixes += s.table.announced
+	}
+	return st
+}
+
+func sortOrigins(os []OriginState) {
+	slices.SortFunc(os, func(a, b OriginState) int {
+		return cmp.Or(cmp.Compare(b.Peers, a.Peers), cmp.Compare(a.ASN, b.ASN))
+	})
+}

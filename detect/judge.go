@@ -1,0 +1,736 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
+	"github.com/routevigil/routevigil/ingest/bgp"
+)
+
+// Weights of the rules, as natural logarithms of odds: what a rule found true multiplies the odds
+// that something is wrong by e to the power of its weight. They are set by hand from the reasoning
+// beside each; confidence is the logistic of their sum.
+const (
+	weightPrior = -2.5 // most changes of routing are harmless
+
+	weightNeverSeen        = 3.0  // another AS has this very prefix, and this one never had it
+	weightNeverSeenBriefly = 1.0  // the same, but the other AS has not had it for long either
+	weightSpecificNew      = 2.0  // a more-specific that was never announced before
+	weightStrangers        = 2.0  // nothing known connects the two ASes
+	weightAdjacent         = -3.5 // provider and customer often originate for each other
+	weightSameOrg          = -6.0
+	weightLargerCover      = -2.0 // the origin also announces a block around it
+	weightForeignCommon    = -1.5 // the covering block is full of others' more-specifics already
+	weightGone             = -1.5 // the usual origin is no longer there: a handover looks like this
+	weightInvalidASN       = 4.0
+	weightInvalidLength    = 2.0
+	weightValid            = -6.0
+	weightUsual            = -6.0 // what has long been so is no event, be it wrong
+	weightTypo             = 4.0  // one slip of the finger explains it
+	weightNewLink          = 1.5
+	weightNeverTransit     = 2.0 // an AS that has only ever originated now passes on another's route
+	weightSingleSource     = 2.5 // everybody has it through one chain that the covering block does not use
+	weightValley           = 4.0
+	weightLargeTransit     = -2.5 // of the largest networks a wrong relationship is likelier than a leak
+	weightValleyUntested   = -1.5 // whether the path was usual before is not known
+	weightFewPrefixes      = -1.0 // added to the incident, not the route: one prefix may be policy
+	weightManyPrefixes     = 1.0
+	weightSmallOrigin      = 3.0
+	weightRepeated         = 2.0
+	weightProven           = 5.0  // true by the data itself: reserved numbers, a community, an invalid origin
+	weightPeers            = -0.5 // peers exchange routes but do not originate each other's
+)
+
+// partialNovelty is what novelty is worth where the baseline is no table dump but some minutes of
+// updates: most of what is normal has not been heard yet.
+const partialNovelty = 0.4
+
+// novelty weighs the fact that something was never seen.
+func (s *shard) novelty(weight float64) float64 {
+	if s.partial {
+		return weight * partialNovelty
+	}
+	return weight
+}
+
+// raiseAt is the confidence from which a verdict is raised, harmlessBelow the one under which a
+// route is learned as normal. What lies between is neither.
+const (
+	raiseAt       = 0.6
+	harmlessBelow = 0.5
+)
+
+// briefly is how long an origin must have been usual to count as established, unless the baseline had it.
+const brieflySeconds = 24 * 3600
+
+// verdict is what one judgement says of a prefix and some of its routes.
+type verdict struct {
+	kind     incident.Kind
+	rfc7908  int
+	offender uint32
+	also     []uint32 // further offenders
+	next     uint32   // the accomplice: the AS that accepted it; 0 when unknown
+	victim   uint32   // 0 when there is none
+	expected []uint32
+	observed uint32
+	cover    *entry
+	covering netip.Prefix
+	rpki     rpki.State
+	ledger   ledger
+}
+
+// raised reports that a verdict deserves an incident, or (a leak) would together with others like it.
+func (v *verdict) raised() bool {
+	if v == nil || v.kind == "" {
+		return false
+	}
+	if v.kind == incident.RouteLeak {
+		return logistic(v.ledger.sum()+weightManyPrefixes) >= raiseAt
+	}
+	return v.ledger.confidence() >= raiseAt
+}
+
+func (v *verdict) harmless() bool { return v == nil || v.ledger.confidence() < harmlessBelow }
+
+// yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one.
+func (v *verdict) yieldsToLeak() bool {
+	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid
+}
+
+func (v *verdict) key() caseKey { return caseKey{v.kind, v.offender, v.keyVictim()} }
+
+// keyVictim tells incidents of one offender apart. A leak is one event however many victims it has,
+// and so is one person's series of attempts at prepending.
+func (v *verdict) keyVictim() uint32 {
+	if manyVictims(v.kind) {
+		return 0
+	}
+	return v.victim
+}
+
+func manyVictims(k incident.Kind) bool { return k == incident.RouteLeak || k == incident.Prepend }
+
+// ledger is the evidence for and against.
+type ledger []incident.Evidence
+
+func (l *ledger) add(rule string, weight float64, source, version, detail string, args ...any) {
+	*l = append(*l, incident.Evidence{
+		Rule: rule, Weight: weight, Detail: fmt.Sprintf(detail, args...), Source: source, SourceVersion: version,
+	})
+}
+
+// confidence is the logistic of the summed weights.
+func (l ledger) confidence() float64 { return logistic(l.sum()) }
+
+func (l ledger) sum() float64 {
+	sum := 0.0
+	for _, e := range l {
+		sum += e.Weight
+	}
+	return sum
+}
+
+func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+func newLedger() ledger {
+	var l ledger
+	l.add("prior", weightPrior, "calibration", "hand-set 1", "most changes of routing are harmless")
+	return l
+}
+
+// judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
+func (s *shard) judgeGroup(e *entry, g *group) *verdict {
+	if v := s.judgeBogon(e, g); v != nil {
+		return v
+	}
+	origin, hidden := effectiveOrigin(g.tail)
+	if origin == 0 {
+		return nil
+	}
+	if v := s.judgePrepend(e, g); v.raised() {
+		return v
+	}
+	cover, coverOrigins := s.cover(e)
+	usual := e.usualBefore(g.origin)
+	expected := usual
+	if len(usual) == 0 {
+		expected = coverOrigins
+	}
+	switch {
+	case s.blackhole(e, g, origin, coverOrigins):
+		return s.judgeBlackhole(e, g, origin, cover, coverOrigins)
+	case hasOrigin(expected, origin) && len(hidden) > 0 && !hasOrigin(usual, g.origin):
+		return s.judgeHiddenASN(e, g, origin, hidden)
+	}
+	var v *verdict
+	switch {
+	case len(expected) == 0: // a prefix like no other: only the RPKI can tell
+	case s.sameHolder(usual, origin):
+		v = s.judgeForged(e, g, origin, nil, usual)
+	case len(usual) > 0:
+		v = s.judgeOrigin(e, g, origin, hidden, nil, usual)
+	case s.sameHolder(coverOrigins, origin):
+		v = s.judgeForged(e, g, origin, cover, coverOrigins)
+	default:
+		v = s.judgeOrigin(e, g, origin, hidden, cover, coverOrigins)
+	}
+	if v.raised() {
+		return v
+	}
+	if invalid := s.judgeInvalid(e, g, origin, v); v == nil || invalid.raised() {
+		return invalid
+	}
+	return v
+}
+
+// judgeInvalid judges a route that the RPKI calls Invalid: a proven mistake, though without the marks
+// of a hijack, as other has found where there was something to compare it with. It returns nil for
+// every other route.
+func (s *shard) judgeInvalid(e *entry, g *group, origin uint32, other *verdict) *verdict {
+	r := s.know.VRPs.Validate(e.prefix, g.origin, g.origin != 0)
+	if r.State != rpki.Invalid {
+		return nil
+	}
+	v := &verdict{kind: incident.RPKIInvalid, offender: origin, next: after(g.tail, origin), victim: r.VRPs[len(r.VRPs)-1].ASN,
+		expected: holders(r.VRPs), observed: g.origin, rpki: r.State, ledger: newLedger()}
+	v.ledger.add("rpki."+r.Reason, weightProven, "rpki", s.know.VRPs.Source(), "RPKI Invalid: %s", vrpList(r.VRPs))
+	if o := e.origin(g.origin); o != nil && o.usual {
+		v.ledger.add("origin.usual", weightUsual, "history", s.baseline(), "AS%d has announced %s before: this is how things stand, and no event", g.origin, e.prefix)
+	}
+	if other == nil {
+		return v
+	}
+	v.expected, v.cover, v.covering = other.expected, other.cover, other.covering
+	for _, ev := range other.ledger {
+		if ev.Weight < 0 && ev.Rule != "prior" {
+			v.ledger.add(ev.Rule, 0, ev.Source, ev.SourceVersion, "no hijack: %s", ev.Detail)
+		}
+	}
+	return v
+}
+
+// holders returns the ASes that may originate what some VRPs cover.
+func holders(vs []rpki.VRP) []uint32 {
+	var as []uint32
+	for _, v := range vs {
+		if v.ASN != 0 && !slices.Contains(as, v.ASN) {
+			as = append(as, v.ASN)
+		}
+	}
+	return as
+}
+
+func hasOrigin(os []originRecord, asn uint32) bool {
+	return slices.ContainsFunc(os, func(o originRecord) bool { return o.asn == asn })
+}
+
+// sameHolder reports that asn, or a sibling of it, is among some origins.
+func (s *shard) sameHolder(os []originRecord, asn uint32) bool {
+	return slices.ContainsFunc(os, func(o originRecord) bool {
+		_, sibling := s.know.Organisations.Same(o.asn, asn)
+		return o.asn == asn || sibling
+	})
+}
+
+// linked reports that two ASes are known to be neighbours.
+func (s *shard) linked(a, b uint32) bool {
+	return s.links.adjacent(a, b) || s.know.Relationships.Of(a, b) != topology.None
+}
+
+func asns(os []originRecord) []uint32 {
+	var a []uint32
+	for _, o := range os {
+		a = append(a, o.asn)
+	}
+	return a
+}
+
+// effectiveOrigin skips reserved ASNs and AS_SETs at the origin's end of a path: whoever uses them
+// inside, the AS before them is the one that announces. hidden are the reserved ones.
+func effectiveOrigin(tail []uint32) (origin uint32, hidden []uint32) {
+	for _, a := range tail {
+		switch {
+		case a == 0: // an AS_SET
+		case reservedASN(a):
+			hidden = append(hidden, a)
+		default:
+			return a, hidden
+		}
+	}
+	return 0, hidden
+}
+
+// after returns the AS that follows asn on a path from the origin.
+func after(tail []uint32, asn uint32) uint32 {
+	if i := slices.Index(tail, asn); i >= 0 && i+1 < len(tail) {
+		return tail[i+1]
+	}
+	return 0
+}
+
+// cover returns the longest covering prefix that is really announced, with its usual origins.
+func (s *shard) cover(e *entry) (*entry, []originRecord) {
+	for _, c := range s.table.covering(e.prefix) {
+		if len(c.routes) == 0 || c.prefix.Bits() < minBits(c.prefix) {
+			continue
+		}
+		if usual := c.usualOrigins(); len(usual) > 0 && usual[0].routes > 0 && s.seenByEnough(c) {
+			return c, usual
+		}
+	}
+	return nil, nil
+}
+
+// seenByEnough reports that a tenth of those who see anything see e: a block that only one peer
+// knows covers nobody else's routes.
+func (s *shard) seenByEnough(e *entry) bool {
+	return len(e.routes)*10 >= s.peers.active
+}
+
+func (s *shard) judgeBogon(e *entry, g *group) *verdict {
+	why, bogon := bogonPrefix(e.prefix)
+	if o := e.origin(g.origin); !bogon || o != nil && o.usual {
+		return nil
+	}
+	v := &verdict{kind: incident.BogonPrefix, observed: g.origin, ledger: newLedger()}
+	v.offender, _ = effectiveOrigin(g.tail)
+	v.next = after(g.tail, v.offender)
+	v.ledger.add("prefix.reserved", weightProven, "iana", "special-purpose registries", "%s must not appear in the global table: %s", e.prefix, why)
+	return v
+}
+
+// maxPrepend is the largest number that is more likely to be a count of prepends than an AS.
+const maxPrepend = 20
+
+// judgePrepend finds "… 64500 3": somebody who meant to prepend three times and wrote the count where
+// the AS belongs.
+func (s *shard) judgePrepend(e *entry, g *group) *verdict {
+	if g.origin == 0 || g.origin > maxPrepend || len(g.tail) < 2 {
+		return nil
+	}
+	if o := e.origin(g.origin); o != nil && o.usual {
+		return nil
+	}
+	beside := g.tail[1]
+	v := &verdict{kind: incident.Prepend, offender: beside, next: after(g.tail, beside), victim: g.origin,
+		observed: g.origin, expected: []uint32{beside}, ledger: newLedger()}
+	v.rpki = s.know.VRPs.State(e.prefix, g.origin, true)
+	v.ledger.add("shape.small_origin", weightSmallOrigin, "path", "", "the origin %d is a number that people use to say how often to prepend", g.origin)
+	if n := s.table.paths.repeatsBesideOrigin(g.routes[0].node); n > 1 {
+		v.ledger.add("shape.repeated_neighbour", weightRepeated, "path", "", "AS%d stands %d times before it: prepending was meant", beside, n)
+	}
+	cover, coverOrigins := s.cover(e)
+	if o := e.origin(beside); o != nil && (o.usual || o.routes > 0) {
+		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s elsewhere", beside, e.prefix)
+	} else if hasOrigin(coverOrigins, beside) {
+		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s, which contains it", beside, cover.prefix)
+	}
+	if rel := s.know.Relationships.Of(beside, g.origin); rel != topology.None {
+		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", beside, rel, g.origin)
+	}
+	return v
+}
+
+// judgeHiddenASN handles the right origin with reserved ASNs behind it.
+func (s *shard) judgeHiddenASN(e *entry, g *group, origin uint32, hidden []uint32) *verdict {
+	v := &verdict{kind: incident.BogonASN, offender: origin, next: after(g.tail, origin), observed: g.origin,
+		expected: []uint32{origin}, ledger: newLedger()}
+	if privateASN(hidden[0]) {
+		v.kind = incident.PrivateASNLeak
+	}
+	v.rpki = s.know.VRPs.State(e.prefix, g.origin, g.origin != 0)
+	v.ledger.add("path.reserved_asn", weightProven, "iana", "special-purpose AS numbers", "%s stands behind AS%d, which usually originates this prefix itself", asList(hidden), origin)
+	return v
+}
+
+// tooLong reports prefixes that nobody passes on but by mistake: longer than /24 or /48.
+func tooLong(p netip.Prefix) bool {
+	if p.Addr().Is4() {
+		return p.Bits() > 24
+	}
+	return p.Bits() > 48
+}
+
+// blackhole reports that a route is one that its holder, or a neighbour of the holder, asked to be
+// discarded (RFC 7999), and not somebody's attempt at another's traffic.
+func (s *shard) blackhole(e *entry, g *group, origin uint32, coverOrigins []originRecord) bool {
+	if !tooLong(e.prefix) || s.table.paths.nodes[g.routes[0].node].flags&flagBlackhole == 0 {
+		return false
+	}
+	return len(coverOrigins) == 0 || hasOrigin(coverOrigins, origin) ||
+		slices.ContainsFunc(coverOrigins, func(o originRecord) bool { return s.related(origin, o.asn) })
+}
+
+func (s *shard) judgeBlackhole(e *entry, g *group, origin uint32, cover *entry, holders []originRecord) *verdict {
+	v := &verdict{kind: incident.BlackholeLeak, offender: after(g.tail, origin), observed: origin, expected: asns(holders), ledger: newLedger()}
+	if v.offender == 0 {
+		v.offender = origin
+	}
+	v.next = after(g.tail, v.offender)
+	if len(holders) > 0 {
+		v.victim = holders[0].asn
+		v.cover, v.covering = cover, cover.prefix
+	}
+	v.rpki = s.know.VRPs.State(e.prefix, origin, true)
+	v.ledger.add("community.blackhole", weightProven, "communities", "RFC 7999", "%s carries 65535:666 and should not have left the network that was asked to discard it", e.prefix)
+	return v
+}
+
+// related reports any known link between two ASes.
+func (s *shard) related(a, b uint32) bool {
+	if _, same := s.know.Organisations.Same(a, b); same {
+		return true
+	}
+	return s.linked(a, b)
+}
+
+// judgeOrigin judges an origin that is not the usual one, of the prefix itself or (cover given) of a
+// more-specific of what others announce.
+func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, cover *entry, usual []originRecord) *verdict {
+	v := &verdict{kind: incident.OriginHijack, offender: origin, also: hidden, next: after(g.tail, origin),
+		victim: usual[0].asn, expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
+	if cover != nil {
+		v.kind, v.covering = incident.SubprefixHijack, cover.prefix
+		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew), "history", s.baseline(), "%s was never announced before; %s is announced by %s", e.prefix, cover.prefix, asList(v.expected))
+	} else {
+		s.weighNeverSeen(v, e, origin, usual)
+	}
+	s.weighRelation(v, origin)
+	if cover != nil {
+		s.weighCover(v, e, cover, origin)
+	}
+	s.weighROV(v, e, origin)
+	if typo := slices.IndexFunc(v.expected, func(a uint32) bool { return oneSlip(a, origin) }); typo >= 0 && cover == nil {
+		v.kind, v.victim = incident.TypoASN, v.expected[typo]
+		v.ledger.add("shape.typo_asn", weightTypo, "path", "", "%d and %d are one slip of the finger apart", origin, v.expected[typo])
+	}
+	return v
+}
+
+func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []originRecord) {
+	w, since := weightNeverSeenBriefly, "only since "+usual[0].first.Time().Format("2006-01-02 15:04")+" UTC"
+	for _, o := range usual {
+		if o.baseline || s.now.Sub(o.first).Seconds() >= brieflySeconds {
+			w, since = weightNeverSeen, "since before "+s.warmSince.Time().Format("2006-01-02 15:04")+" UTC"
+			break
+		}
+	}
+	v.ledger.add("origin.never_seen", w, "history", s.baseline(), "AS%d never originated %s before; %s did, %s", origin, e.prefix, asList(v.expected), since)
+	if !slices.ContainsFunc(usual, func(o originRecord) bool { return o.routes > 0 }) {
+		v.ledger.add("origin.usual_gone", weightGone, "table", "", "%s no longer announces %s: it may have been handed over", asList(v.expected), e.prefix)
+	}
+}
+
+// weighRelation adds what connects an AS with those whose space it announces.
+func (s *shard) weighRelation(v *verdict, asn uint32) {
+	for _, u := range v.expected {
+		if org, same := s.know.Organisations.Same(asn, u); same {
+			v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", asn, u, org)
+			return
+		}
+		if rel := s.know.Relationships.Of(asn, u); rel != topology.None {
+			w := weightAdjacent
+			if rel == topology.Peer {
+				w = weightPeers
+			}
+			v.ledger.add("rel.declared", w, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", asn, rel, u)
+			return
+		}
+		if s.links.adjacent(asn, u) {
+			v.ledger.add("rel.adjacent", weightAdjacent, "history", s.baseline(), "AS%d and AS%d are neighbours on paths seen before", asn, u)
+			return
+		}
+	}
+	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
+}
+
+// weighCover adds what the blocks around a prefix say of its origin.
+func (s *shard) weighCover(v *verdict, e *entry, cover *entry, origin uint32) {
+	for _, c := range s.table.covering(e.prefix) {
+		if o := c.origin(origin); o != nil && o.usual {
+			v.ledger.add("origin.larger_cover", weightLargerCover, "history", s.baseline(), "AS%d also announces %s, which contains it", origin, c.prefix)
+			break
+		}
+	}
+	if n := s.foreignSpecifics(cover); n >= 3 {
+		v.ledger.add("cover.shared", weightForeignCommon, "table", "", "%d other more-specifics of %s are announced by other ASes and nobody minds", n, cover.prefix)
+	}
+}
+
+// foreignSpecifics counts the usual more-specifics of c, one length step at a time down to /24 or
+// /48, that other ASes originate. It looks at no more than 512 prefixes.
+func (s *shard) foreignSpecifics(c *entry) int {
+	n := 0
+	deepest := 24
+	if c.prefix.Addr().Is6() {
+		deepest = 48
+	}
+	budget := 512
+	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
+		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
+			if id, ok := s.table.index[p]; ok {
+				for _, o := range s.table.entries[id].origins {
+					if co := c.origin(o.asn); o.usual && o.routes > 0 && (co == nil || !co.usual) {
+						n++
+						break
+					}
+				}
+			}
+			next, ok := nextPrefix(p)
+			if !ok {
+				break
+			}
+			p = next
+		}
+	}
+	return n
+}
+
+// nextPrefix returns the prefix of the same length after p.
+func nextPrefix(p netip.Prefix) (netip.Prefix, bool) {
+	b := p.Addr().AsSlice()
+	i, bit := (p.Bits()-1)/8, byte(1)<<(7-(p.Bits()-1)%8)
+	for i >= 0 {
+		old := b[i]
+		b[i] += bit
+		if b[i] > old {
+			a, _ := netip.AddrFromSlice(b)
+			return netip.PrefixFrom(a, p.Bits()), true
+		}
+		i, bit = i-1, 1
+	}
+	return netip.Prefix{}, false
+}
+
+// weighROV adds the RPKI's answer.
+func (s *shard) weighROV(v *verdict, e *entry, origin uint32) {
+	r := s.know.VRPs.Validate(e.prefix, origin, true)
+	v.rpki = r.State
+	switch r.Reason {
+	case "invalid_asn", "as0":
+		v.ledger.add("rpki."+r.Reason, weightInvalidASN, "rpki", s.know.VRPs.Source(), "RPKI Invalid: %s", vrpList(r.VRPs))
+	case "invalid_length":
+		v.ledger.add("rpki.invalid_length", weightInvalidLength, "rpki", s.know.VRPs.Source(), "RPKI Invalid, too long: %s", vrpList(r.VRPs))
+	case "valid":
+		v.ledger.add("rpki.valid", weightValid, "rpki", s.know.VRPs.Source(), "RPKI Valid: %s", vrpList(r.VRPs))
+	}
+}
+
+// judgeForged judges routes with a usual origin: somebody may have written the right origin behind
+// his own AS. For a known prefix only a new neighbour of the origin counts, and only the routes
+// over it; with cover given, e is a new more-specific and any chain may be the forger's.
+func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usual []originRecord) *verdict {
+	tail, novel := g.tail, s.firstNovelLink(g.tail, origin)
+	outside := s.firstOutside(tail, cover)
+	var suspect uint32
+	switch {
+	case novel == 0 || novel > 0 && cover != nil:
+		suspect = tail[novel+1]
+	case outside > 0:
+		suspect = tail[outside]
+	default:
+		return nil
+	}
+	v := &verdict{kind: incident.ForgedPath, offender: suspect, next: after(tail, suspect), victim: origin,
+		expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
+	if !hasOrigin(usual, origin) {
+		v.victim = usual[0].asn
+	}
+	if cover != nil {
+		v.kind, v.covering = incident.ForgedPathSubprefix, cover.prefix
+		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was never announced before, only %s", e.prefix, cover.prefix)
+		if outside >= 2 {
+			v.ledger.add("path.single_source", s.novelty(weightSingleSource), "table", "", "everybody has it by %s, and nobody reaches %s through AS%d", pathList(tail), cover.prefix, tail[outside])
+		}
+	}
+	if novel >= 0 {
+		v.ledger.add("path.new_link", s.novelty(weightNewLink), "history", s.baseline(), "AS%d and AS%d were never neighbours before", tail[novel+1], tail[novel])
+	}
+	s.weighNeverTransit(v, suspect)
+	s.weighASPA(v, g.routes)
+	if org, same := s.know.Organisations.Same(suspect, origin); same {
+		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)
+	} else if rel := s.know.Relationships.Of(suspect, origin); rel == topology.Provider {
+		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", suspect, rel, origin)
+	}
+	r := s.know.VRPs.Validate(e.prefix, origin, true)
+	v.rpki = r.State
+	if r.Reason == "invalid_length" {
+		v.ledger.add("rpki.invalid_length", weightInvalidLength, "rpki", s.know.VRPs.Source(), "RPKI Invalid, too long: %s", vrpList(r.VRPs))
+	} else if r.State == rpki.Valid {
+		v.ledger.add("rpki.valid_origin", 0, "rpki", s.know.VRPs.Source(), "RPKI Valid, which proves the origin but not the path: %s", vrpList(r.VRPs))
+	}
+	return v
+}
+
+func (s *shard) aspaInvalid(rs []route) bool {
+	return slices.ContainsFunc(rs, func(r route) bool { return s.table.paths.nodes[r.node].flags&flagASPA != 0 })
+}
+
+// weighASPA adds that a path is ASPA Invalid, with the attestations that make it so.
+func (s *shard) weighASPA(v *verdict, rs []route) {
+	for _, r := range rs {
+		if s.table.paths.nodes[r.node].flags&flagASPA == 0 {
+			continue
+		}
+		path := bgp.ASPath{{Type: bgp.ASSequence, ASNs: s.table.paths.wire(r.node)}}
+		var denied []string
+		for _, h := range s.know.VRPs.ASPAs().VerifyDownstream(path, 0).Hops {
+			denied = append(denied, fmt.Sprintf("AS%d attests its providers and AS%d is none of them", h.Customer, h.Provider))
+		}
+		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", strings.Join(denied, ", "))
+		return
+	}
+}
+
+func (s *shard) weighNeverTransit(v *verdict, asn uint32) {
+	if s.links.stub(asn) {
+		v.ledger.add("path.never_transit", s.novelty(weightNeverTransit), "history", s.baseline(), "AS%d never passed on another's route before", asn)
+	}
+}
+
+// firstNovelLink returns the place on a tail, counted from the origin, of the first link never seen:
+// between i and i+1. -1 when there is none.
+func (s *shard) firstNovelLink(tail []uint32, origin uint32) int {
+	for i := max(slices.Index(tail, origin), 0); i+1 < len(tail); i++ {
+		if tail[i] != 0 && tail[i+1] != 0 && !s.linked(tail[i], tail[i+1]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// firstOutside returns the place on a tail of the AS nearest to the origin, beside it at the
+// nearest, that no route to cover passes; 0 when there is none or no cover.
+func (s *shard) firstOutside(tail []uint32, cover *entry) int {
+	if cover == nil {
+		return 0
+	}
+	inside := map[uint32]bool{}
+	for _, r := range cover.routes {
+		for id := r.node; id >= rootCount; id = s.table.paths.nodes[id].parent {
+			inside[s.table.paths.nodes[id].asn] = true
+		}
+	}
+	for i := 1; i < len(tail); i++ {
+		if !inside[tail[i]] {
+			return i
+		}
+	}
+	return 0
+}
+
+// largeTransit is the number of customers from which a network counts as one of the largest: about
+// the first fifty of the Internet.
+const largeTransit = 250
+
+// judgeLeak judges routes that share the AS that leaked them (RFC 7908).
+func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
+	n := s.table.paths.nodes[rs[0].node]
+	from, leaker, to := s.table.paths.triple(rs[0].node)
+	v := &verdict{kind: incident.RouteLeak, rfc7908: int(n.leakAs), offender: leaker, next: to, victim: n.origin,
+		expected: []uint32{n.origin}, observed: n.origin, ledger: newLedger()}
+	v.rpki = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0)
+	rels := s.know.Relationships
+	if n.leakAs != 0 {
+		v.ledger.add("rel.valley", weightValley, "relationships", rels.Source(), "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
+			leaker, rels.Of(from, leaker), from, rels.Of(to, leaker), to, n.leakAs)
+	}
+	s.weighASPA(v, rs)
+	s.weighNeverTransit(v, leaker)
+	if n := rels.Customers(leaker); n >= largeTransit && !s.aspaInvalid(rs) {
+		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", rels.Source(), "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
+	}
+	if s.partial && !s.aspaInvalid(rs) {
+		v.ledger.add("history.partial", weightValleyUntested, "history", s.baseline(), "there is no table dump to tell whether this path was usual before")
+	}
+	if org, same := s.know.Organisations.Same(leaker, to); same {
+		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", leaker, to, org)
+	} else if org, same := s.know.Organisations.Same(leaker, from); same {
+		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", leaker, from, org)
+	}
+	if cover, origins := s.cover(e); cover != nil && len(e.usualOrigins()) == 0 {
+		v.cover, v.covering, v.expected = cover, cover.prefix, asns(origins)
+	}
+	return v
+}
+
+func (s *shard) baseline() string {
+	if s.warmSince == 0 {
+		return ""
+	}
+	if s.partial {
+		return "updates until " + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
+	}
+	return "baseline of " + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
+}
+
+// oneSlip reports that two ASNs of at least four digits differ by one digit, one digit more, or two
+// neighbours swapped.
+func oneSlip(a, b uint32) bool {
+	x, y := strconv.FormatUint(uint64(a), 10), strconv.FormatUint(uint64(b), 10)
+	if len(x) > len(y) {
+		x, y = y, x
+	}
+	if len(x) < 4 || len(y)-len(x) > 1 || a == b {
+		return false
+	}
+	i := 0
+	for i < len(x) && x[i] == y[i] {
+		i++
+	}
+	if len(x) < len(y) {
+		return x[i:] == y[i+1:]
+	}
+	if x[i+1:] == y[i+1:] {
+		return true
+	}
+	return i+1 < len(x) && x[i] == y[i+1] && x[i+1] == y[i] && x[i+2:] == y[i+2:]
+}
+
+// asList writes "AS1, AS2 and 3 more".
+func asList(as []uint32) string {
+	var b strings.Builder
+	for i, a := range as {
+		if i == 5 {
+			fmt.Fprintf(&b, " and %d more", len(as)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "AS%d", a)
+	}
+	return b.String()
+}
+
+// pathList writes a tail as people read paths: collector side first.
+func pathList(tail []uint32) string {
+	var b strings.Builder
+	for i := len(tail) - 1; i >= 0; i-- {
+		fmt.Fprintf(&b, "%d", tail[i])
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+	}
+	return b.String()
+}
+
+func vrpList(vs []rpki.VRP) string {
+	var parts []string
+	for i, v := range vs {
+		if i == 4 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(vs)-i))
+			break
+		}
+		parts = append(parts, fmt.Sprintf("%s up to /%d by AS%d", v.Prefix, v.MaxLength, v.ASN))
+	}
+	return "VRP " + strings.Join(parts, ", ")
+}

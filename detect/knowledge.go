@@ -1,0 +1,44 @@
+package detect
+
+import (
+	"errors"
+
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
+)
+
+// Knowledge is what verdicts compare with. All of it is optional and must not change while in use.
+type Knowledge struct {
+	VRPs          *rpki.Set
+	Relationships *topology.Relationships
+	Organisations *topology.Organisations
+}
+
+// KnowledgeFiles names the files that hold Knowledge.
+type KnowledgeFiles struct {
+	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR; without it, origin validation is unavailable."`
+	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
+	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
+	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+}
+
+// Load reads the files that are named. The error joins what is wrong with each.
+func (f KnowledgeFiles) Load() (Knowledge, error) {
+	var k Knowledge
+	var errs []error
+	read := func(path string, load func(string) error) {
+		if path == "" {
+			return
+		}
+		if err := load(path); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if f.VRPs == "" && len(f.SLURM) > 0 {
+		errs = append(errs, errors.New("SLURM files are given, but no VRPs to apply them to"))
+	}
+	read(f.VRPs, func(p string) (err error) { k.VRPs, err = rpki.ReadFile(p, f.SLURM...); return err })
+	read(f.Relationships, func(p string) (err error) { k.Relationships, err = topology.ReadFile(p); return err })
+	read(f.Organisations, func(p string) (err error) { k.Organisations, err = topology.ReadOrganisations(p); return err })
+	return k, errors.Join(errs...)
+}

@@ -1,0 +1,80 @@
+package detect
+
+import "github.com/routevigil/routevigil/ingest"
+
+// MaxPeers bounds the sources of routes; further ones are counted and ignored. All of RIS and
+// RouteViews have about 2,500 sessions.
+const MaxPeers = 1 << 16
+
+// peerInfo is one source of routes: a session, or one ADD-PATH identifier of a session.
+type peerInfo struct {
+	peerKey
+	up bool
+}
+
+// peerKey is what distinguishes sources of routes.
+type peerKey struct {
+	ingest.Peer
+	pathID uint32
+}
+
+// peerSet interns peers.
+type peerSet struct {
+	list   []peerInfo
+	index  map[peerKey]peerID
+	last   peerKey
+	lastID peerID
+	active int // sources that are up, as of the last tick
+}
+
+func newPeerSet() *peerSet { return &peerSet{index: map[peerKey]peerID{}} }
+
+// intern returns the id of a source, making it; ok is false where that would exceed MaxPeers.
+func (s *peerSet) intern(p ingest.Peer, pathID uint32) (id peerID, ok bool) {
+	k := peerKey{p, pathID}
+	if len(s.list) > 0 && k == s.last {
+		return s.lastID, true
+	}
+	if id, ok = s.index[k]; !ok {
+		if len(s.list) >= MaxPeers {
+			return 0, false
+		}
+		id = peerID(len(s.list))
+		s.list = append(s.list, peerInfo{peerKey: k})
+		s.index[k] = id
+	}
+	s.list[id].up = true
+	s.last, s.lastID = k, id
+	return id, true
+}
+
+// down marks every source of p as down and returns them.
+func (s *peerSet) down(p ingest.Peer) map[peerID]bool {
+	gone := map[peerID]bool{}
+	for id := range s.list {
+		if s.list[id].Peer == p && s.list[id].up {
+			s.list[id].up = false
+			gone[peerID(id)] = true
+		}
+	}
+	s.last = peerKey{}
+	return gone
+}
+
+func (s *peerSet) countActive() {
+	s.active = 0
+	for i := range s.list {
+		if s.list[i].up {
+			s.active++
+		}
+	}
+}
+
+// countASNs counts the distinct ASNs among some peers.
+func (s *peerSet) countASNs(ids []peerID) int {
+	asns := make(map[uint32]struct{}, len(ids))
+	for _, id := range ids {
+		asns[s.list[id].ASN] = struct{}{}
+	}
+	return len(asns)
+}

@@ -1,0 +1,442 @@
+package detect
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
+)
+
+// BlackholeCommunity is 65535:666 (RFC 7999 §5).
+const blackholeCommunity = 65535<<16 | 666
+
+// shard owns the prefixes of some address blocks: their table, and what it found wrong with them.
+// Between ticks shards share only what nobody writes.
+type shard struct {
+	number, of int
+	table      *table
+	know       *Knowledge
+	links      *linkMemory // shared; written at ticks only, by the engine
+	peers      *peerSet    // shared; written before shards run
+	learning   bool
+	nextGC     int
+	warmSince  ingest.Time // when the baseline was complete
+	partial    bool        // the baseline was not a table dump
+	now        ingest.Time // event time of the tick
+	need       int         // peer ASNs that must agree, as of the tick
+
+	dirty          []dirtyEntry
+	learned        []link
+	learnedValleys []valley
+	suspects       map[uint32][]finding // by entry
+	changes        []findingChange      // of this tick
+}
+
+// dirtyEntry is an entry to judge at the next tick, with the time of its first and last change.
+type dirtyEntry struct {
+	id          uint32
+	first, last ingest.Time
+}
+
+// finding is one thing wrong with one prefix, as its routes stand.
+type finding struct {
+	key     caseKey
+	prefix  netip.Prefix
+	since   ingest.Time
+	verdict *verdict
+	peers   []peerID // sorted
+	asns    int      // distinct peer ASNs among them
+	paths   [][]uint32
+	usual   [][]uint32
+}
+
+// findingChange replaces the finding of (key, prefix); a nil now says that it is gone.
+type findingChange struct {
+	key    caseKey
+	prefix netip.Prefix
+	at     ingest.Time
+	now    *finding
+}
+
+// owns reports whether p belongs to this shard: blocks are the first 8 bits of an IPv4 prefix and the
+// first 16 of an IPv6 one, so that a prefix and what covers it meet.
+func (s *shard) owns(p netip.Prefix) bool {
+	if s.of == 1 {
+		return true
+	}
+	var block int
+	if a := p.Addr(); a.Is4() {
+		b := a.As4()
+		block = int(b[0])
+	} else {
+		b := a.As16()
+		block = int(b[0])<<8 | int(b[1])
+	}
+	return block%s.of == s.number
+}
+
+// minBits is the shortest prefix that is judged or serves as a cover: shorter ones span blocks, and
+// nobody announces them in earnest.
+func minBits(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return 8
+	}
+	return 16
+}
+
+// apply brings into the table what u says with the given path identifier.
+func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
+	for _, n := range u.Withdrawn {
+		if n.PathID != pathID || !s.owns(n.Prefix) {
+			continue
+		}
+		id, ok := s.table.index[n.Prefix]
+		if !ok {
+			continue
+		}
+		e := &s.table.entries[id]
+		if s.table.unset(e, peer, u.Time) && e.suspect {
+			s.markDirty(e, id, u.Time)
+		}
+	}
+	if len(u.Announced) == 0 {
+		return
+	}
+	path, interned := rootPlain, false
+	for _, n := range u.Announced {
+		if n.PathID != pathID || !s.owns(n.Prefix) || n.Prefix.Bits() < minBits(n.Prefix) {
+			continue
+		}
+		if !interned {
+			path, interned = s.table.paths.intern(u.Attrs.ASPath, isBlackhole(&u.Attrs)), true
+		}
+		s.announce(peer, n, path, u)
+	}
+}
+
+func isBlackhole(a *bgp.Attributes) bool {
+	return a.Has&bgp.HasCommunities != 0 && slices.Contains(a.Communities, blackholeCommunity)
+}
+
+func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update) {
+	if path < rootCount {
+		return // an empty path is internal to the peer and says nothing about the Internet
+	}
+	id, ok := s.table.entryFor(n.Prefix)
+	if !ok {
+		return
+	}
+	e := &s.table.entries[id]
+	if !s.table.set(e, peer, path, u.Time) {
+		return
+	}
+	if s.learning || u.Kind == ingest.RIB {
+		s.learnLinks(path)
+		return
+	}
+	if e.suspect || !s.harmless(e, path) {
+		s.markDirty(e, id, u.Time)
+	}
+}
+
+// harmless tells cheaply what needs no judgement: a usual origin over known links, with no valley.
+func (s *shard) harmless(e *entry, path nodeID) bool {
+	n := &s.table.paths.nodes[path]
+	if n.flags != 0 || n.leak != 0 {
+		return false
+	}
+	o := e.origin(n.origin)
+	return o != nil && o.usual
+}
+
+func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
+	if e.dirty > 0 {
+		d := &s.dirty[e.dirty-1]
+		d.last = max(d.last, at)
+		return
+	}
+	s.dirty = append(s.dirty, dirtyEntry{id, at, at})
+	e.dirty = int32(len(s.dirty))
+}
+
+// peersGone drops the routes of sessions that ended.
+func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
+	for _, id := range s.table.dropPeers(gone, at) {
+		if e := &s.table.entries[id]; e.suspect {
+			s.markDirty(e, id, at)
+		}
+	}
+}
+
+// judgeDirty judges what changed since the last tick and fills s.changes and s.learned.
+func (s *shard) judgeDirty() {
+	for _, d := range s.dirty {
+		e := &s.table.entries[d.id]
+		e.dirty = 0
+		s.replaceFindings(d, e, s.judgeEntry(e, d))
+	}
+	s.dirty = s.dirty[:0]
+	if n := len(s.table.paths.nodes); n >= s.nextGC {
+		s.table.compactPaths()
+		s.nextGC = max(compactAt, 2*len(s.table.paths.nodes))
+	}
+}
+
+// replaceFindings records what is wrong with e now and what changed.
+func (s *shard) replaceFindings(d dirtyEntry, e *entry, now []finding) {
+	old := s.suspects[d.id]
+	for i := range now {
+		if j := indexOfKey(old, now[i].key); j >= 0 {
+			now[i].since = old[j].since
+		}
+		s.changes = append(s.changes, findingChange{now[i].key, e.prefix, d.last, &now[i]})
+	}
+	for _, f := range old {
+		if indexOfKey(now, f.key) < 0 {
+			s.changes = append(s.changes, findingChange{f.key, e.prefix, d.last, nil})
+		}
+	}
+	e.suspect = len(now) > 0
+	if e.suspect {
+		s.suspects[d.id] = now
+	} else {
+		delete(s.suspects, d.id)
+	}
+}
+
+func indexOfKey(fs []finding, k caseKey) int {
+	return slices.IndexFunc(fs, func(f finding) bool { return f.key == k })
+}
+
+// group is the routes to a prefix that share an origin and, where the AS beside it is new to the
+// origin, that AS.
+type group struct {
+	origin uint32 // 0 where it is NONE
+	routes []route
+	tail   []uint32 // what all their paths share, origin first, prepends left out
+}
+
+// groups splits e's routes by origin and by new neighbours of the origin, in that order.
+func (s *shard) groups(e *entry) []group {
+	type routeKey struct {
+		route
+		origin, beside uint32
+	}
+	ks := make([]routeKey, len(e.routes))
+	for i, r := range e.routes {
+		ks[i] = routeKey{r, s.table.paths.nodes[r.node].origin, s.newNeighbour(r.node)}
+	}
+	slices.SortStableFunc(ks, func(a, b routeKey) int {
+		return cmp.Or(cmp.Compare(a.origin, b.origin), cmp.Compare(a.beside, b.beside))
+	})
+	var gs []group
+	for len(ks) > 0 {
+		var rs []route
+		k := ks[0]
+		for len(ks) > 0 && ks[0].origin == k.origin && ks[0].beside == k.beside {
+			rs = append(rs, ks[0].route)
+			ks = ks[1:]
+		}
+		gs = append(gs, group{k.origin, rs, s.commonTail(rs)})
+	}
+	return gs
+}
+
+// newNeighbour returns the AS beside the origin of a path where they were never neighbours before,
+// otherwise 0.
+func (s *shard) newNeighbour(id nodeID) uint32 {
+	nodes := s.table.paths.nodes
+	if nodes[id].flags&flagNovel == 0 {
+		return 0
+	}
+	origin, beside := nodes[id].origin, uint32(0)
+	for ; id >= rootCount; id = nodes[id].parent {
+		if a := nodes[id].asn; a != origin {
+			beside = a
+		}
+	}
+	if beside == 0 || origin == 0 || s.linked(origin, beside) {
+		return 0
+	}
+	return beside
+}
+
+// commonTail is what the paths of some routes share, origin first, prepends left out.
+func (s *shard) commonTail(rs []route) []uint32 {
+	tail := s.table.paths.tail(nil, rs[0].node)
+	var path []uint32
+	for i := 1; i < len(rs); i++ {
+		if rs[i].node == rs[i-1].node {
+			continue
+		}
+		path = s.table.paths.tail(path[:0], rs[i].node)
+		k := 0
+		for k < len(path) && k < len(tail) && path[k] == tail[k] {
+			k++
+		}
+		tail = tail[:k]
+	}
+	return tail
+}
+
+// judgeEntry judges every group of e's routes, learns what is harmless and returns what is not.
+func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
+	var found []finding
+	add := func(v *verdict, rs []route) {
+		f := s.finding(e, d, v, rs)
+		if i := indexOfKey(found, f.key); i >= 0 {
+			found[i].merge(&f, s.peers)
+			return
+		}
+		found = append(found, f)
+	}
+	for _, g := range s.groups(e) {
+		v := s.judgeGroup(e, &g)
+		switch {
+		case v.raised() && v.yieldsToLeak():
+			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, add); len(rest) > 0 {
+				add(v, rest)
+			}
+		case v.raised():
+			add(v, g.routes)
+		case v.harmless():
+			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
+		}
+	}
+	return found
+}
+
+// leaked reports any valley on a path, byRelationships one that the relationships prove: ASPA tells
+// that a path is wrong, but not whether it was leaked or forged.
+func (s *shard) leaked(n *node) bool          { return n.leak != 0 }
+func (s *shard) byRelationships(n *node) bool { return n.leakAs != 0 }
+
+// judgeLeaks judges the valleys among the routes of a group, as far as counts says that they are
+// valleys, and returns the other routes.
+func (s *shard) judgeLeaks(e *entry, rs []route, counts func(*node) bool, add func(*verdict, []route)) (rest []route) {
+	leaks := map[uint32][]route{} // by leaker
+	var leakers []uint32
+	for _, r := range rs {
+		if !counts(&s.table.paths.nodes[r.node]) {
+			rest = append(rest, r)
+			continue
+		}
+		from, leaker, to := s.table.paths.triple(r.node)
+		if s.links.usualValley(from, leaker, to) {
+			rest = append(rest, r)
+			continue
+		}
+		if leaks[leaker] == nil {
+			leakers = append(leakers, leaker)
+		}
+		leaks[leaker] = append(leaks[leaker], r)
+	}
+	slices.Sort(leakers)
+	for _, leaker := range leakers {
+		if v := s.judgeLeak(e, leaks[leaker]); v.raised() {
+			add(v, leaks[leaker])
+		}
+	}
+	return rest
+}
+
+// learn takes the harmless routes of a group as normal from now on. What is new about an origin
+// (its having the prefix, or the AS beside it) is learned only once enough networks agree: one
+// peer's word neither raises an alarm nor silences a later one.
+func (s *shard) learn(e *entry, g *group, rs []route) {
+	if len(rs) == 0 {
+		return
+	}
+	o := e.origin(g.origin)
+	if !o.usual || s.newNeighbour(rs[0].node) != 0 {
+		ids := make([]peerID, len(rs))
+		for i, r := range rs {
+			ids[i] = r.peer
+		}
+		if s.peers.countASNs(ids) < s.need {
+			return
+		}
+	}
+	o.usual = true
+	for _, r := range rs {
+		s.learnLinks(r.node)
+	}
+}
+
+// learnLinks hands the unknown links of a path, and while learning its valley, to the shared memory.
+func (s *shard) learnLinks(id nodeID) {
+	nodes := s.table.paths.nodes
+	if s.learning && nodes[id].leak != 0 {
+		from, leaker, to := s.table.paths.triple(id)
+		if !s.links.usualValley(from, leaker, to) {
+			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
+		}
+	}
+	// A node without the flag has no ancestor with it.
+	for ; id >= rootCount && nodes[id].flags&flagNovel != 0; id = nodes[id].parent {
+		n := &nodes[id]
+		n.flags &^= flagNovel
+		if n.parent < rootCount {
+			return
+		}
+		if p := &nodes[n.parent]; n.asn != p.asn && n.asn != 0 && p.asn != 0 {
+			s.learned = append(s.learned, link{n.asn, p.asn, p.parent >= rootCount})
+		}
+	}
+}
+
+// finding makes the record of a verdict upon some routes of e.
+func (s *shard) finding(e *entry, d dirtyEntry, v *verdict, rs []route) finding {
+	f := finding{key: v.key(), prefix: e.prefix, since: d.first, verdict: v}
+	seen := map[nodeID]bool{}
+	for _, r := range rs {
+		f.peers = append(f.peers, r.peer)
+		if !seen[r.node] && len(f.paths) < incident.MaxPaths {
+			seen[r.node] = true
+			f.paths = append(f.paths, s.table.paths.wire(r.node))
+		}
+	}
+	slices.Sort(f.peers)
+	f.asns = s.peers.countASNs(f.peers)
+	f.usual = s.usualPaths(e, v)
+	v.cover = nil // an entry may move when the table grows
+	return f
+}
+
+// merge adds the routes of o, a finding of the same key, to f. The verdict with more confidence stays.
+func (f *finding) merge(o *finding, peers *peerSet) {
+	f.peers = append(f.peers, o.peers...)
+	slices.Sort(f.peers)
+	f.peers = slices.Compact(f.peers)
+	f.asns = peers.countASNs(f.peers)
+	f.paths = append(f.paths, o.paths...)
+	f.paths = f.paths[:min(len(f.paths), incident.MaxPaths)]
+	if o.verdict.ledger.confidence() > f.verdict.ledger.confidence() {
+		f.verdict, f.usual = o.verdict, o.usual
+	}
+}
+
+// usualPaths samples the routes that e has by its usual origins, or that its cover has.
+func (s *shard) usualPaths(e *entry, v *verdict) [][]uint32 {
+	var paths [][]uint32
+	seen := map[nodeID]bool{}
+	for _, from := range []*entry{e, v.cover} {
+		if from == nil {
+			continue
+		}
+		for _, r := range from.routes {
+			n := &s.table.paths.nodes[r.node]
+			if seen[r.node] || !slices.Contains(v.expected, n.origin) || n.leak != 0 || n.flags&flagNovel != 0 {
+				continue
+			}
+			seen[r.node] = true
+			if paths = append(paths, s.table.paths.wire(r.node)); len(paths) == incident.MaxUsualPaths {
+				return paths
+			}
+		}
+	}
+	return paths
+}

@@ -1,0 +1,398 @@
+package detect
+
+import (
+	"bytes"
+	"encoding/gob"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/ingest"
+)
+
+// snapshotVersion changes with every change of what a snapshot means.
+const snapshotVersion = 2
+
+// snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
+// entries, and paths are nodes of one tree. What can be worked out again is not in it.
+type snapshot struct {
+	Version  int
+	Clock    ingest.Time
+	LearnTo  ingest.Time
+	Learn    bool
+	Dumped   bool
+	Warm     ingest.Time
+	Sequence uint64
+
+	Peers   []peerSnapshot
+	Links   []uint64
+	Roles   map[uint32]uint8
+	Valleys []uint32 // three a valley
+
+	NodeASN, NodeParent []uint32 // the roots are left out; a parent stands before its children
+
+	Prefixes            [][]byte // as netip.Prefix marshals
+	RouteCount          []uint32 // by prefix
+	RoutePeer, RouteVia []uint32
+	OriginCount         []uint32 // by prefix
+	OriginASN           []uint32
+	OriginFirst         []ingest.Time
+	OriginSince         []ingest.Time
+	OriginUsual         []uint8 // bit 0 usual, bit 1 baseline
+	Dirty               []dirtySnapshot
+	Findings            []findingSnapshot
+	Cases               []caseSnapshot
+}
+
+type peerSnapshot struct {
+	Collector string
+	Addr      []byte
+	ASN       uint32
+	View      uint8
+	PathID    uint32
+	Up        bool
+}
+
+type dirtySnapshot struct {
+	Entry       uint32 // index of the prefix
+	First, Last ingest.Time
+}
+
+// findingSnapshot is a finding in full: what was judged may no longer be what the routes say, when
+// the next tick has yet to come.
+type findingSnapshot struct {
+	Entry          uint32
+	Since          ingest.Time
+	Peers          []peerID
+	Paths, Usual   [][]uint32
+	Kind           incident.Kind
+	RFC7908        int
+	Offender, Next uint32
+	Also           []uint32
+	Victim         uint32
+	Expected       []uint32
+	Observed       uint32
+	Covering       []byte
+	RPKI           rpki.State
+	Ledger         []incident.Evidence
+}
+
+type caseSnapshot struct {
+	Kind                string
+	Offender, Victim    uint32
+	State               uint8
+	Deadline            ingest.Time
+	Peak, Most          int
+	Last                []byte // JSON
+	Reported, QuietFrom ingest.Time
+	Dirty               bool
+}
+
+// Snapshot returns the engine's whole state, compressed, for [Engine.Restore].
+func (e *Engine) Snapshot() ([]byte, error) {
+	e.flush()
+	s := snapshot{Version: snapshotVersion, Clock: e.clock, LearnTo: e.learnTo, Learn: e.learn, Dumped: e.dumped,
+		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence}
+	e.shareLearned()
+	for _, p := range e.peers.list {
+		addr, err := p.Addr.MarshalBinary()
+		if err != nil {
+			return nil, err
+		}
+		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up})
+	}
+	e.links.save(&s)
+	for _, sh := range e.shards {
+		if err := sh.save(&s); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(e.cases.cases), caseKey.compare) {
+		ic := e.cases.cases[k]
+		last, err := json.Marshal(ic.last)
+		if err != nil {
+			return nil, fmt.Errorf("detector state: incident %s: %w", ic.last.ID, err)
+		}
+		s.Cases = append(s.Cases, caseSnapshot{string(k.kind), k.offender, k.victim, uint8(ic.state), ic.deadline,
+			ic.peak, ic.most, last, ic.reported, ic.quietFrom, ic.dirty})
+	}
+	var b bytes.Buffer
+	z, err := zstd.NewWriter(&b)
+	if err != nil {
+		return nil, err
+	}
+	if err := gob.NewEncoder(z).Encode(&s); err != nil {
+		return nil, fmt.Errorf("detector state: %w", err)
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func (m *linkMemory) save(s *snapshot) {
+	s.Links = slices.Collect(maps.Keys(m.links))
+	s.Roles = map[uint32]uint8{}
+	for asn, r := range m.roles {
+		s.Roles[asn] = uint8(r)
+	}
+	for v := range m.valleys {
+		s.Valleys = append(s.Valleys, v.from, v.leaker, v.to)
+	}
+}
+
+func (s *shard) save(out *snapshot) error {
+	firstNode, firstEntry := uint32(len(out.NodeASN)), uint32(len(out.Prefixes))
+	node := func(id nodeID) uint32 {
+		if id < rootCount {
+			return uint32(id)
+		}
+		return uint32(id) + firstNode
+	}
+	for _, n := range s.table.paths.nodes[rootCount:] {
+		out.NodeASN = append(out.NodeASN, n.asn)
+		out.NodeParent = append(out.NodeParent, node(n.parent))
+	}
+	for i := range s.table.entries {
+		e := &s.table.entries[i]
+		p, err := e.prefix.MarshalBinary()
+		if err != nil {
+			return err
+		}
+		out.Prefixes = append(out.Prefixes, p)
+		out.RouteCount = append(out.RouteCount, uint32(len(e.routes)))
+		for _, r := range e.routes {
+			out.RoutePeer = append(out.RoutePeer, uint32(r.peer))
+			out.RouteVia = append(out.RouteVia, node(r.node))
+		}
+		out.OriginCount = append(out.OriginCount, uint32(len(e.origins)))
+		for _, o := range e.origins {
+			var bits uint8
+			if o.usual {
+				bits |= 1
+			}
+			if o.baseline {
+				bits |= 2
+			}
+			out.OriginASN = append(out.OriginASN, o.asn)
+			out.OriginFirst = append(out.OriginFirst, o.first)
+			out.OriginSince = append(out.OriginSince, o.since)
+			out.OriginUsual = append(out.OriginUsual, bits)
+		}
+		for _, f := range s.suspects[uint32(i)] {
+			fs, err := f.save(firstEntry + uint32(i))
+			if err != nil {
+				return err
+			}
+			out.Findings = append(out.Findings, fs)
+		}
+	}
+	for _, d := range s.dirty {
+		out.Dirty = append(out.Dirty, dirtySnapshot{firstEntry + d.id, d.first, d.last})
+	}
+	return nil
+}
+
+// maxSnapshot bounds what Restore unpacks.
+const maxSnapshot = 64 << 30
+
+// Restore brings a new engine to the state that Snapshot saved. It emits nothing. On error the
+// engine must not be used.
+func (e *Engine) Restore(state []byte) error {
+	z, err := zstd.NewReader(bytes.NewReader(state), zstd.WithDecoderMaxMemory(maxSnapshot))
+	if err != nil {
+		return fmt.Errorf("detector state: %w", err)
+	}
+	defer z.Close()
+	var s snapshot
+	if err := gob.NewDecoder(z).Decode(&s); err != nil {
+		return fmt.Errorf("detector state: %w", err)
+	}
+	if s.Version != snapshotVersion {
+		return fmt.Errorf("detector state: has format %d, this program reads %d", s.Version, snapshotVersion)
+	}
+	e.clock, e.learnTo, e.learn, e.dumped = s.Clock, s.LearnTo, s.Learn, s.Dumped
+	for _, p := range s.Peers {
+		var addr netip.Addr
+		if err := addr.UnmarshalBinary(p.Addr); err != nil {
+			return fmt.Errorf("detector state: peer: %w", err)
+		}
+		if !ingest.View(p.View).Known() {
+			return fmt.Errorf("detector state: peer of the unknown view %d", p.View)
+		}
+		id, ok := e.peers.intern(ingest.Peer{Collector: p.Collector, Addr: addr, ASN: p.ASN, View: ingest.View(p.View)}, p.PathID)
+		if !ok {
+			return fmt.Errorf("detector state: more than %d peers", MaxPeers)
+		}
+		e.peers.list[id].up = p.Up
+	}
+	e.peers.last = peerKey{}
+	e.peers.countActive()
+	e.links.load(&s)
+	for _, sh := range e.shards {
+		sh.learning, sh.warmSince, sh.partial = s.Learn, s.Warm, !s.Learn && !s.Dumped
+	}
+	places, err := e.loadEntries(&s)
+	if err != nil {
+		return err
+	}
+	return e.loadCases(&s, places)
+}
+
+func (m *linkMemory) load(s *snapshot) {
+	for _, l := range s.Links {
+		m.links[l] = struct{}{}
+	}
+	for asn, r := range s.Roles {
+		m.roles[asn] = role(r)
+	}
+	for v := range slices.Chunk(s.Valleys, 3) {
+		m.valleys[valley{v[0], v[1], v[2]}] = struct{}{}
+	}
+}
+
+// place is where an entry of a snapshot came to be.
+type place struct {
+	shard *shard
+	id    uint32
+}
+
+// loadEntries fills the tables. Every index is checked: a damaged state must not crash.
+func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
+	damaged := func(what string) error { return fmt.Errorf("detector state: damaged: %s", what) }
+	if len(s.NodeASN) != len(s.NodeParent) || len(s.RouteCount) != len(s.Prefixes) || len(s.OriginCount) != len(s.Prefixes) ||
+		len(s.RoutePeer) != len(s.RouteVia) || len(s.OriginASN) != len(s.OriginFirst) ||
+		len(s.OriginASN) != len(s.OriginSince) || len(s.OriginASN) != len(s.OriginUsual) {
+		return nil, damaged("columns of different length")
+	}
+	nodes := map[*shard][]nodeID{}
+	for _, sh := range e.shards {
+		nodes[sh] = make([]nodeID, len(s.NodeASN))
+	}
+	var intern func(sh *shard, via uint32) nodeID
+	intern = func(sh *shard, via uint32) nodeID {
+		if via < rootCount {
+			return nodeID(via)
+		}
+		at := &nodes[sh][via-rootCount]
+		if *at == 0 {
+			*at = sh.table.paths.child(intern(sh, s.NodeParent[via-rootCount]), s.NodeASN[via-rootCount])
+		}
+		return *at
+	}
+	for i, parent := range s.NodeParent {
+		if int(parent) >= i+rootCount {
+			return nil, damaged("a path node stands before its parent")
+		}
+	}
+	places := make([]place, len(s.Prefixes))
+	route, origin := 0, 0
+	for i, b := range s.Prefixes {
+		var p netip.Prefix
+		if err := p.UnmarshalBinary(b); err != nil {
+			return nil, damaged("prefix")
+		}
+		routes, origins := int(s.RouteCount[i]), int(s.OriginCount[i])
+		if route+routes > len(s.RoutePeer) || origin+origins > len(s.OriginASN) {
+			return nil, damaged("fewer routes than counted")
+		}
+		sh := e.shardOf(p)
+		id, ok := sh.table.entryFor(p)
+		if !ok {
+			return nil, damaged("too many prefixes")
+		}
+		places[i] = place{sh, id}
+		en := &sh.table.entries[id]
+		for j := origin; j < origin+origins; j++ {
+			en.origins = append(en.origins, originRecord{asn: s.OriginASN[j], first: s.OriginFirst[j], since: s.OriginSince[j],
+				usual: s.OriginUsual[j]&1 != 0, baseline: s.OriginUsual[j]&2 != 0})
+		}
+		for j := route; j < route+routes; j++ {
+			if int(s.RoutePeer[j]) >= len(e.peers.list) || int(s.RouteVia[j]) >= len(s.NodeASN)+rootCount {
+				return nil, damaged("a route of an unknown peer or path")
+			}
+			// set counts routes by origin; the time only matters for origins that had none, and those keep theirs.
+			n := intern(sh, s.RouteVia[j])
+			since := ingest.Time(0)
+			if o := en.origin(sh.table.paths.nodes[n].origin); o != nil {
+				since = o.since
+			}
+			sh.table.set(en, peerID(s.RoutePeer[j]), n, since)
+		}
+		route, origin = route+routes, origin+origins
+	}
+	return places, nil
+}
+
+// loadCases restores the cases with their findings, and what awaits judgement.
+func (e *Engine) loadCases(s *snapshot, places []place) error {
+	c := e.cases
+	c.sequence = s.Sequence
+	for _, cs := range s.Cases {
+		k := caseKey{incident.Kind(cs.Kind), cs.Offender, cs.Victim}
+		ic := &incidentCase{key: k, state: caseState(cs.State), findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{},
+			deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
+		if err := json.Unmarshal(cs.Last, &ic.last); err != nil {
+			return fmt.Errorf("detector state: damaged: incident: %w", err)
+		}
+		c.cases[k] = ic
+	}
+	need := c.need()
+	for _, fs := range s.Findings {
+		if int(fs.Entry) >= len(places) {
+			return fmt.Errorf("detector state: damaged: a finding without a prefix")
+		}
+		if err := e.loadFinding(&fs, places[fs.Entry], need); err != nil {
+			return err
+		}
+	}
+	for _, d := range s.Dirty {
+		if int(d.Entry) >= len(places) {
+			return fmt.Errorf("detector state: damaged: a change without a prefix")
+		}
+		at := places[d.Entry]
+		en := &at.shard.table.entries[at.id]
+		at.shard.markDirty(en, at.id, d.First)
+		at.shard.markDirty(en, at.id, d.Last)
+	}
+	return nil
+}
+
+func (f *finding) save(entry uint32) (findingSnapshot, error) {
+	v := f.verdict
+	covering, err := v.covering.MarshalBinary()
+	return findingSnapshot{Entry: entry, Since: f.since, Peers: f.peers, Paths: f.paths, Usual: f.usual,
+		Kind: v.kind, RFC7908: v.rfc7908, Offender: v.offender, Also: v.also, Next: v.next, Victim: v.victim,
+		Expected: v.expected, Observed: v.observed, Covering: covering, RPKI: v.rpki, Ledger: v.ledger}, err
+}
+
+// loadFinding gives a saved finding back to its shard and its case.
+func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
+	v := &verdict{kind: s.Kind, rfc7908: s.RFC7908, offender: s.Offender, also: s.Also, next: s.Next, victim: s.Victim,
+		expected: s.Expected, observed: s.Observed, rpki: s.RPKI, ledger: s.Ledger}
+	if err := v.covering.UnmarshalBinary(s.Covering); err != nil {
+		return fmt.Errorf("detector state: damaged: covering prefix: %w", err)
+	}
+	for _, p := range s.Peers {
+		if int(p) >= len(e.peers.list) {
+			return fmt.Errorf("detector state: damaged: a finding of an unknown peer")
+		}
+	}
+	en := &at.shard.table.entries[at.id]
+	f := finding{key: v.key(), prefix: en.prefix, since: s.Since, verdict: v, peers: s.Peers,
+		asns: e.peers.countASNs(s.Peers), paths: s.Paths, usual: s.Usual}
+	ic := e.cases.cases[f.key]
+	if ic == nil {
+		return fmt.Errorf("detector state: damaged: a finding without its case")
+	}
+	en.suspect = true
+	at.shard.suspects[at.id] = append(at.shard.suspects[at.id], f)
+	ic.replace(findingChange{f.key, f.prefix, f.since, &f}, need)
+	return nil
+}

@@ -1,0 +1,112 @@
+package detect
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/routevigil/routevigil/detect/incident"
+)
+
+// title says in one line who did what to whom.
+func title(inc *incident.Incident) string {
+	p := inc.Prefixes[0]
+	off, victims := asList(inc.Offenders[:min(1, len(inc.Offenders))]), asList(inc.Victims)
+	what := p.Prefix.String()
+	switch more := inc.PrefixCount - 1; {
+	case more == 1:
+		what += " and one more prefix"
+	case more > 1:
+		what += fmt.Sprintf(" and %d more prefixes", more)
+	}
+	covering := ""
+	if p.Covering.IsValid() {
+		covering = p.Covering.String()
+	}
+	switch inc.Kind {
+	case incident.OriginHijack:
+		return fmt.Sprintf("%s announces %s of %s", off, what, victims)
+	case incident.SubprefixHijack:
+		return fmt.Sprintf("%s announces %s, part of %s's %s", off, what, victims, covering)
+	case incident.ForgedPath:
+		return fmt.Sprintf("%s stands beside %s on paths to %s where it never stood", off, victims, what)
+	case incident.ForgedPathSubprefix:
+		return fmt.Sprintf("%s announces %s in the name of %s, part of %s", off, what, victims, covering)
+	case incident.RouteLeak:
+		return fmt.Sprintf("%s leaks %s of %s to %s", off, what, victims, asList(inc.Accomplices))
+	case incident.Prepend:
+		return fmt.Sprintf("%s mistyped a prepend: %s seems to come from %s", off, what, victims)
+	case incident.TypoASN:
+		return fmt.Sprintf("%s announces %s of %s, an AS number one slip away", off, what, victims)
+	case incident.PrivateASNLeak, incident.BogonASN:
+		return fmt.Sprintf("%s lets reserved AS numbers out with %s", off, what)
+	case incident.BogonPrefix:
+		if inc.PrefixCount > 1 {
+			return fmt.Sprintf("%s announces %s, which do not belong in the global table", off, what)
+		}
+		return fmt.Sprintf("%s announces %s, which does not belong in the global table", off, what)
+	case incident.RPKIInvalid:
+		if len(inc.Victims) == 0 {
+			return fmt.Sprintf("%s announces %s, whose ROA lets nobody announce it", off, what)
+		}
+		return fmt.Sprintf("%s announces %s against the ROA of %s", off, what, victims)
+	case incident.BlackholeLeak:
+		return fmt.Sprintf("%s lets the blackhole route %s out", off, what)
+	}
+	return fmt.Sprintf("%s: %s, %s", inc.Kind, off, what)
+}
+
+// whatItMeans says for each kind why it matters.
+var whatItMeans = map[incident.Kind]string{
+	incident.OriginHijack:        "Where this route is preferred, traffic for these addresses goes to the new origin instead of the usual one.",
+	incident.SubprefixHijack:     "Routers prefer the longer prefix, so wherever it spreads it takes all traffic for these addresses, however good the usual route is.",
+	incident.ForgedPath:          "The origin looks right, so origin validation does not object; traffic may pass through an AS that has no business in it.",
+	incident.ForgedPathSubprefix: "The origin looks right and the prefix is longer than the usual one: origin validation may not object, and wherever it spreads it takes all traffic.",
+	incident.RouteLeak:           "A network passes on routes that it should have kept: traffic takes a detour through a network that was not meant to carry it and may not be able to.",
+	incident.Prepend:             "The origin is a number of prepends that landed in the place of an AS. The prefix stays reachable; the AS blamed has nothing to do with it.",
+	incident.TypoASN:             "The new origin is one slip of the finger from the right one: most likely a mistake in a configuration.",
+	incident.PrivateASNLeak:      "AS numbers for private use were not removed before the route was passed on.",
+	incident.BogonASN:            "A reserved AS number was not removed before the route was passed on.",
+	incident.BogonPrefix:         "Nobody may use these addresses in the global table.",
+	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
+	incident.BlackholeLeak:       "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
+}
+
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
+// explain tells the whole story: what was seen, why it is wrong, what speaks against it.
+func explain(inc *incident.Incident) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s. It was first seen at %s", title(inc), inc.StartedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+	if inc.EndedAt != nil {
+		fmt.Fprintf(&b, " and ended at %s.", inc.EndedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+	} else {
+		v := inc.Visibility
+		fmt.Fprintf(&b, "; seen by %s in %s, where %s a full table.", plural(v.Peers, "peer", "peers"), plural(v.PeerASNs, "network", "networks"),
+			plural(v.FullFeedPeers, "peer carries", "peers carry"))
+	}
+	if m := whatItMeans[inc.Kind]; m != "" {
+		b.WriteString(" " + m)
+	}
+	if f := evidence(inc, func(w float64) bool { return w > 0 }); f != "" {
+		b.WriteString(" Why we think so: " + f + ".")
+	}
+	if a := evidence(inc, func(w float64) bool { return w < 0 }); a != "" {
+		b.WriteString(" What speaks against it: " + a + ".")
+	}
+	return b.String()
+}
+
+func evidence(inc *incident.Incident, side func(float64) bool) string {
+	var parts []string
+	for _, e := range inc.Evidence {
+		if side(e.Weight) {
+			parts = append(parts, e.Detail)
+		}
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,270 @@
+package embedded
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/storetest"
+)
+
+// traffic generates updates that are as repetitive as the Internet's: 60,000 prefixes of which a few
+// cause most updates, 400 peers, each with a few paths to each origin.
+type traffic struct {
+	r    *rand.Rand
+	zipf *rand.Zipf
+	time ingest.Time
+}
+
+func newTraffic() *traffic {
+	r := rand.New(rand.NewPCG(7, 7))
+	return &traffic{r: r, zipf: rand.NewZipf(r, 1.2, 20, 59_999), time: ingest.TimeOf(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))}
+}
+
+func trafficPrefix(n uint32) netip.Prefix {
+	h := n * 2654435761
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{1 + byte(h>>24)%222, byte(h >> 16), byte(h >> 8), 0}), 24)
+}
+
+func (g *traffic) batch(updates int) *ingest.Batch {
+	b := &ingest.Batch{}
+	for range updates {
+		g.time += ingest.Time(g.r.IntN(200))
+		n := uint32(g.zipf.Uint64())
+		p := uint32(g.r.IntN(400))
+		u := ingest.Update{Time: g.time, Peer: ingest.Peer{Collector: fmt.Sprintf("rrc%02d", p%24), ASN: 1000 + p*7, Addr: netip.AddrFrom4([4]byte{80, 1, byte(p >> 8), byte(p)})}}
+		prefix := bgp.NLRI{Prefix: trafficPrefix(n)}
+		if g.r.IntN(8) == 0 {
+			u.Withdrawn = []bgp.NLRI{prefix}
+		} else {
+			u.Announced = []bgp.NLRI{prefix}
+			origin := 10_000 + n%20_000
+			transit := 3000 + (origin*31+uint32(g.r.IntN(4)))%500
+			path := []uint32{u.Peer.ASN, 100 + (p+transit)%20, transit, origin}
+			u.Attrs = bgp.Attributes{Has: bgp.HasOrigin | bgp.HasASPath | bgp.HasNextHop | bgp.HasCommunities,
+				ASPath: bgp.ASPath{{Type: bgp.ASSequence, ASNs: path}}, NextHop: u.Peer.Addr,
+				Communities: []uint32{path[1]<<16 | transit%50, path[1]<<16 | 1000 + p%8, path[2]<<16 | 2000}}
+		}
+		b.Updates = append(b.Updates, u)
+	}
+	b.Watermark = g.time
+	return b
+}
+
+func benchmarkStore(b *testing.B, dir string) *Store {
+	b.Helper()
+	s, err := open(testConfiguration(dir), defaultSizes, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	return s
+}
+
+func BenchmarkAppendBatch(b *testing.B) {
+	g := newTraffic()
+	batches := make([]*ingest.Batch, 64)
+	for i := range batches {
+		batches[i] = g.batch(1000)
+	}
+	for _, writers := range []int{1, 4} {
+		b.Run(fmt.Sprintf("updates=1000/writers=%d", writers), func(b *testing.B) {
+			s := benchmarkStore(b, b.TempDir())
+			b.ReportAllocs()
+			b.SetParallelism(writers) // times GOMAXPROCS
+			var n atomic.Int64
+			run := func() bool {
+				_, err := s.AppendBatch(b.Context(), batches[n.Add(1)%64])
+				if err != nil {
+					b.Error(err)
+				}
+				return err == nil
+			}
+			if writers == 1 {
+				for b.Loop() && run() {
+				}
+			} else {
+				b.RunParallel(func(pb *testing.PB) {
+					for pb.Next() && run() {
+					}
+				})
+			}
+			b.ReportMetric(float64(b.N)*1000/b.Elapsed().Seconds(), "updates/s")
+			st, err := s.Stats(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(st.Bytes)/float64(b.N*1000), "disk-B/update")
+		})
+	}
+	b.Run("updates=0", func(b *testing.B) {
+		s := benchmarkStore(b, b.TempDir())
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := s.AppendBatch(b.Context(), &ingest.Batch{Watermark: 1}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	batch := newTraffic().batch(1000)
+	e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
+	var body []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		body, _, _ = e.encode(body[:0], batch)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/update")
+	b.ReportMetric(float64(len(body))/1000, "B/update")
+}
+
+func BenchmarkDecode(b *testing.B) {
+	body := encode(b, newTraffic().batch(1000))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := decodeBatch(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/update")
+}
+
+// BenchmarkUpdates asks five million sealed rows and a tail of a hundred thousand. Building them
+// takes a minute.
+func BenchmarkUpdates(b *testing.B) {
+	const sealed, tail = 5_000_000, 100_000
+	s := benchmarkStore(b, b.TempDir())
+	g := newTraffic()
+	start := time.Now()
+	sealing := time.Duration(0)
+	for n := 0; n < sealed; n += 1000 {
+		if _, err := s.AppendBatch(b.Context(), g.batch(1000)); err != nil {
+			b.Fatal(err)
+		}
+		if (n+1000)%250_000 == 0 {
+			checkpointAll(b, s)
+			at := time.Now()
+			seal(b, s)
+			sealing += time.Since(at)
+		}
+	}
+	at := time.Now()
+	if err := s.tidy(b.Context(), time.Now().Add(24*time.Hour), false); err != nil { // the window is over
+		b.Fatal(err)
+	}
+	merging := time.Since(at)
+	size := int64(0)
+	for _, p := range s.parts {
+		size += p.bytes
+	}
+	b.Logf("%d rows in %d parts: %.1f B a row; built in %v, of which sealing %v and merging %v", sealed, len(s.parts), float64(size)/sealed,
+		time.Since(start).Round(time.Second), sealing.Round(time.Second), merging.Round(time.Second))
+	for n := 0; n < tail; n += 1000 {
+		if _, err := s.AppendBatch(b.Context(), g.batch(1000)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	queries := []struct {
+		name string
+		q    func(i int) store.UpdateQuery
+	}{
+		{"prefix=busy", func(i int) store.UpdateQuery { return store.UpdateQuery{Prefix: trafficPrefix(uint32(i % 20))} }},
+		{"prefix=quiet", func(i int) store.UpdateQuery {
+			return store.UpdateQuery{Prefix: trafficPrefix(uint32(20_000 + i%10_000))}
+		}},
+		{"prefix=unknown", func(i int) store.UpdateQuery {
+			return store.UpdateQuery{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(i), 1, 0}), 25)}
+		}},
+		{"prefix=quiet/covered", func(i int) store.UpdateQuery {
+			return store.UpdateQuery{Prefix: netip.PrefixFrom(trafficPrefix(uint32(i%60_000)).Addr(), 16).Masked(), Match: store.Covered}
+		}},
+		{"prefix=quiet/covering", func(i int) store.UpdateQuery {
+			return store.UpdateQuery{Prefix: netip.PrefixFrom(trafficPrefix(uint32(20_000+i%10_000)).Addr(), 32), Match: store.Covering}
+		}},
+		{"newest", func(i int) store.UpdateQuery { return store.UpdateQuery{} }},
+		{"origin=quiet", func(i int) store.UpdateQuery { return store.UpdateQuery{OriginASN: uint32(28_000 + i%1000)} }},
+		{"peer", func(i int) store.UpdateQuery { return store.UpdateQuery{PeerASN: uint32(1000 + i%400*7)} }},
+	}
+	for _, tt := range queries {
+		b.Run(tt.name, func(b *testing.B) {
+			b.ReportAllocs()
+			i, rows := 0, 0
+			for b.Loop() {
+				i++
+				for _, err := range s.Updates(b.Context(), tt.q(i)) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					rows++
+				}
+			}
+			b.ReportMetric(float64(rows)/float64(b.N), "rows")
+		})
+	}
+}
+
+// BenchmarkIncidents asks a hundred thousand incidents.
+func BenchmarkIncidents(b *testing.B) {
+	s := benchmarkStore(b, b.TempDir())
+	r := rand.New(rand.NewPCG(1, 1))
+	const n = 100_000
+	events := make([]incident.Event, 0, 1000)
+	start := time.Now()
+	for i := 1; i <= n; i++ {
+		in := storetest.Incident(r, fmt.Sprintf("inc_%d", i), uint64(i))
+		in.Offenders = []uint32{r.Uint32N(50_000)}
+		in.Kind = incident.Kinds[r.IntN(len(incident.Kinds)-1)]
+		if i == 500 {
+			in.Kind = incident.FeedBlind
+		}
+		in.Prefixes = []incident.Prefix{{Prefix: trafficPrefix(r.Uint32N(100_000))}, {Prefix: trafficPrefix(r.Uint32N(100_000))}}
+		events = append(events, incident.Event{Sequence: in.Sequence, Incident: in})
+		if len(events) == cap(events) {
+			if err := s.CommitEvents(b.Context(), events, nil); err != nil {
+				b.Fatal(err)
+			}
+			events = events[:0]
+		}
+	}
+	b.Logf("%d incidents stored in %v", n, time.Since(start).Round(time.Millisecond))
+	if info, err := os.Stat(filepath.Join(s.cfg.Directory, databaseName)); err == nil {
+		b.Logf("%d bytes an incident", info.Size()/n)
+	}
+	queries := map[string]store.IncidentQuery{
+		"newest":   {},
+		"oldest":   {Before: 150},
+		"open":     {Status: incident.Open, MinSeverity: incident.Critical},
+		"rarest":   {Kinds: []incident.Kind{incident.FeedBlind}},
+		"offender": {ASN: 77},
+		"prefix":   {Prefix: netip.MustParsePrefix("10.0.0.0/16")},
+		"victim":   {ASN: 4200000000}, // every incident's
+		"never":    {From: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), Status: incident.Ended},
+	}
+	for name, q := range queries {
+		b.Run(name, func(b *testing.B) {
+			rows := 0
+			for b.Loop() {
+				list, err := s.Incidents(b.Context(), q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				rows += len(list)
+			}
+			b.ReportMetric(float64(rows)/float64(b.N), "rows")
+		})
+	}
+}

@@ -1,0 +1,194 @@
+// Package store defines what a history store must do; package embedded keeps it in one directory
+// with nothing to install. Package storetest is the suite that every implementation passes.
+//
+// What a method has acknowledged by returning nil survives kill -9 and a power cut.
+package store
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+	"time"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+)
+
+// ErrNotFound is returned where a single named thing does not exist.
+var ErrNotFound = errors.New("not found")
+
+// ErrUnavailable is wrapped by the error of a write that failed because the storage did (a full
+// disk, an I/O error). Nothing of that write was applied, and the same call may be repeated: it
+// succeeds once the cause is gone. Errors that do not wrap it will come again if repeated.
+var ErrUnavailable = errors.New("storage unavailable")
+
+// MaxBatchUpdates is the largest number of updates that one batch may carry.
+const MaxBatchUpdates = 1 << 18
+
+// Store keeps update history, incidents and the alert outbox. All methods are safe for concurrent
+// use. Times are kept to the microsecond, the resolution of [ingest.Time], except within an
+// incident, which is kept as it is.
+type Store interface {
+	// AppendBatch makes b part of the history and returns its position: positions start at 1 and
+	// grow by one, also for a batch without updates, whose watermark is part of the history too. It
+	// keeps nothing of b after it returns. An error means that b is not stored.
+	AppendBatch(ctx context.Context, b *ingest.Batch) (position uint64, err error)
+	// BatchesSince yields, in order, every batch after position that is still kept as batches. None
+	// after the last checkpoint's position is ever missing, so where position is not below that,
+	// the n-th batch yielded is the one at position+n. It ends with the last batch stored when it
+	// gets there. A yielded batch belongs to the caller.
+	BatchesSince(ctx context.Context, position uint64) iter.Seq2[*ingest.Batch, error]
+	// Updates yields the routes that match q, newest first: in reverse order of their cursors, that
+	// is of arrival, from which event time strays by no more than the feeds' lag.
+	Updates(ctx context.Context, q UpdateQuery) iter.Seq2[Route, error]
+
+	// CommitEvents stores events (each with the incident as it then stood) and the deliveries
+	// they cause in one transaction. Events already stored (same Sequence) and deliveries already
+	// stored (same Key) are left as they are, so that a recovery may commit them again. Every
+	// delivery's IncidentID must be that of an incident stored before or now.
+	CommitEvents(ctx context.Context, events []incident.Event, deliveries []Delivery) error
+	// Incident returns the incident as it stands, or ErrNotFound.
+	Incident(ctx context.Context, id string) (incident.Incident, error)
+	// Incidents returns a page, the most recently updated (highest Sequence) first.
+	Incidents(ctx context.Context, q IncidentQuery) ([]incident.Incident, error)
+	// Events returns at most limit events with a sequence above after, in order; id "" means of all incidents.
+	Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error)
+	// LastSequence is the highest sequence stored, 0 when there is none.
+	LastSequence(ctx context.Context) (uint64, error)
+	// WaitEvents returns nil once an event with a sequence above after exists, or ctx's error.
+	WaitEvents(ctx context.Context, after uint64) error
+
+	// DueDeliveries returns at most limit pending deliveries to receiver whose NextAttempt is not
+	// after now, the lowest Sequence first; a zero NextAttempt is always due. It is asked for each
+	// receiver alone, so that what piles up for one is not in the way of another.
+	DueDeliveries(ctx context.Context, receiver string, now time.Time, limit int) ([]Delivery, error)
+	// UpdateDelivery stores the mutable part of d (State, Attempts, NextAttempt, LastError, Receipt, UpdatedAt), found by Key;
+	// ErrNotFound when there is none.
+	UpdateDelivery(ctx context.Context, d Delivery) error
+	// Deliveries returns an incident's deliveries, oldest first.
+	Deliveries(ctx context.Context, incidentID string) ([]Delivery, error)
+
+	// SaveCheckpoint atomically replaces the detector's saved state, which covers all batches up to
+	// position. A position below the last checkpoint's or above the last batch's is an error.
+	SaveCheckpoint(ctx context.Context, position uint64, state []byte) error
+	// Checkpoint returns the last saved state and its position; ErrNotFound when there is none.
+	Checkpoint(ctx context.Context) (position uint64, state []byte, err error)
+
+	// Stats sums up what is kept.
+	Stats(ctx context.Context) (Stats, error)
+	// Health returns nil while writes succeed, else the error of the last write, until one succeeds again.
+	Health() error
+
+	// Close waits for writes under way and releases everything. Methods fail after it; iterators
+	// must have ended before.
+	Close() error
+}
+
+// Stats are a store's sizes.
+type Stats struct {
+	Updates      uint64    `json:"updates"`                // rows that Updates can yield
+	OldestUpdate time.Time `json:"oldest_update,omitzero"` // the earliest event time among them
+	Bytes        int64     `json:"bytes"`                  // on disk, everything included
+	Parts        int       `json:"parts"`                  // pieces of sealed history
+	Incidents    int       `json:"incidents"`
+	LastPosition uint64    `json:"last_position"` // of the last batch appended, 0 when there was none
+	LastSequence uint64    `json:"last_sequence"` // of the last event, 0 when there is none
+}
+
+// Action is what happened to a route.
+type Action string
+
+const (
+	Announce Action = "announce"
+	Withdraw Action = "withdraw"
+	RIB      Action = "rib"
+	PeerUp   Action = "peer_up"
+	PeerDown Action = "peer_down"
+)
+
+// Route is one row of history: one prefix of one update.
+type Route struct {
+	Time        time.Time    `json:"time"`
+	Action      Action       `json:"type"`
+	Collector   string       `json:"collector"`
+	PeerASN     uint32       `json:"peer_asn"`
+	PeerIP      netip.Addr   `json:"peer_ip"`
+	View        ingest.View  `json:"view,omitzero"`   // of BMP; absent for Adj-RIB-In before policy
+	Prefix      netip.Prefix `json:"prefix,omitzero"` // zero for peer_up and peer_down
+	PathID      uint32       `json:"path_id,omitempty"`
+	ASPath      string       `json:"as_path,omitempty"` // as bgp.ASPath.String writes it
+	OriginASN   uint32       `json:"origin_asn,omitempty"`
+	NextHop     netip.Addr   `json:"next_hop,omitzero"`
+	Communities []string     `json:"communities,omitempty"` // "65535:666", large ones "a:b:c"
+	OTC         uint32       `json:"otc,omitempty"`
+	Cursor      Cursor       `json:"-"` // of this row
+}
+
+// Match says how a prefix filter relates to a row's prefix.
+type Match string
+
+const (
+	Exact    Match = "exact"    // the prefix itself
+	Covered  Match = "covered"  // the prefix and its more-specifics
+	Covering Match = "covering" // the prefix and what covers it
+)
+
+// UpdateQuery selects history. Zero fields do not restrict.
+type UpdateQuery struct {
+	Prefix    netip.Prefix
+	Match     Match // with Prefix; "" means Exact
+	OriginASN uint32
+	PeerASN   uint32
+	PeerIP    netip.Addr
+	Collector string
+	From, To  time.Time // From inclusive, To exclusive
+	Action    Action
+	Limit     int    // at most this many rows; 0 means 100
+	After     Cursor // continue after the row this cursor names
+}
+
+// Cursor names a row of history; it stays valid also when the row is no longer kept. Zero is the start.
+type Cursor struct {
+	Position uint64 // of the batch
+	Row      int    // within the batch: of each update the withdrawn prefixes, then the announced ones
+}
+
+// IncidentQuery selects incidents. Zero fields do not restrict.
+type IncidentQuery struct {
+	Status      incident.Status
+	Kinds       []incident.Kind
+	MinSeverity incident.Severity
+	ASN         uint32       // offender, accomplice or victim
+	Prefix      netip.Prefix // an affected prefix equal to it, inside it, or covering it
+	From, To    time.Time    // active at some time in [From, To)
+	Before      uint64       // only those with a Sequence below this, for paging; 0 means all
+	Limit       int          // 0 means 100
+}
+
+// DeliveryState is where a delivery stands.
+type DeliveryState string
+
+const (
+	Pending   DeliveryState = "pending"
+	Delivered DeliveryState = "delivered"
+	Expired   DeliveryState = "expired" // never accepted in the time allowed, or refused for good
+)
+
+// Delivery is one message of the outbox: one event to one receiver. Key is its idempotency key, a
+// function of receiver and event, so that it is the same however often the event is computed.
+type Delivery struct {
+	Key         string        `json:"key"`
+	IncidentID  string        `json:"incident_id"`
+	Sequence    uint64        `json:"sequence"` // of the event
+	Receiver    string        `json:"receiver"`
+	Body        []byte        `json:"-"` // what is sent
+	State       DeliveryState `json:"state"`
+	Attempts    int           `json:"attempts"`
+	CreatedAt   time.Time     `json:"created_at"`
+	UpdatedAt   time.Time     `json:"updated_at"`
+	NextAttempt time.Time     `json:"next_attempt,omitzero"`
+	ExpiresAt   time.Time     `json:"expires_at"`
+	LastError   string        `json:"last_error,omitempty"`
+	Receipt     string        `json:"receipt,omitempty"` // what the receiver answered, shortened
+}
