@@ -280,7 +280,7 @@ func (m *merger[T]) open(f *file[T], ahead bool) error {
 		collector = CollectorOf(f.path)
 	}
 	var src io.Reader = in
-	if ahead {
+	if ahead && in.compressed {
 		src = in.readAhead()
 	}
 	content := bufio.NewReaderSize(src, 4<<10)

@@ -36,6 +36,7 @@ type Decoder struct {
 
 	seen         [4]uint64 // attribute types met in this message
 	emptyUnreach bool      // MP_UNREACH_NLRI without NLRI
+	defaults     int       // routes of length 0 among all NLRI
 }
 
 // Attribute types (IANA BGP Path Attributes).
@@ -113,10 +114,10 @@ func (d *Decoder) Update(body []byte, o Options) (*Update, error) {
 
 	var err error
 	addPath := o.AddPath.Has(IPv4Unicast)
-	if d.withdrawn, err = appendNLRI4(d.withdrawn, body[2:2+w], addPath, FaultNLRI, 2); err != nil {
+	if d.withdrawn, err = d.appendNLRI4(d.withdrawn, body[2:2+w], addPath, FaultNLRI, 2); err != nil {
 		return nil, err
 	}
-	if d.announced, err = appendNLRI4(d.announced, nlri, addPath, FaultNLRI, 4+w+a); err != nil {
+	if d.announced, err = d.appendNLRI4(d.announced, nlri, addPath, FaultNLRI, 4+w+a); err != nil {
 		return nil, err
 	}
 	d.u.Classic = len(d.announced)
@@ -179,7 +180,7 @@ func (d *Decoder) RIBEntry(f Family, route NLRI, attrs []byte, o Options) (*Upda
 
 func (d *Decoder) reset() {
 	d.u = Update{}
-	d.seen, d.emptyUnreach = [4]uint64{}, false
+	d.seen, d.emptyUnreach, d.defaults = [4]uint64{}, false, 0
 	d.withdrawn, d.announced = d.withdrawn[:0], d.announced[:0]
 	d.mcWithdrawn, d.mcReached = d.mcWithdrawn[:0], d.mcReached[:0]
 	d.unknown = d.unknown[:0]
@@ -210,35 +211,40 @@ func (d *Decoder) attributes(list []byte, at int, o Options, rib bool) error {
 	a := &u.Attrs
 	u.RawAttributes = list
 	var as4Path, as4Aggregator []byte
-	for b := list; len(b) > 0; {
-		offset := at + len(list) - len(b)
-		if len(b) < 3 || b[0]&flagExtended != 0 && len(b) < 4 {
+	for i := 0; i < len(list); {
+		begin := i
+		if i+3 > len(list) {
 			u.Faults.add(FaultAttributeLength)
 			break
 		}
-		flags, typ := b[0], b[1]
-		n, header := int(b[2]), 3
+		flags, typ, n := list[i], list[i+1], int(list[i+2])
+		i += 3
 		if flags&flagExtended != 0 {
-			n, header = int(binary.BigEndian.Uint16(b[2:])), 4
+			if i >= len(list) {
+				u.Faults.add(FaultAttributeLength)
+				break
+			}
+			n = n<<8 | int(list[i])
+			i++
 		}
-		if header+n > len(b) {
+		if n > len(list)-i {
 			u.Faults.add(FaultAttributeLength)
 			break
 		}
-		v := b[header : header+n]
-		b = b[header+n:]
+		v := list[i : i+n]
+		i += n
 
 		if word, bit := typ/64, uint64(1)<<(typ%64); d.seen[word]&bit == 0 {
 			d.seen[word] |= bit
 		} else if typ == typeMPReach || typ == typeMPUnreach {
-			return errorf(FaultDuplicateMP, offset, "a second attribute of type %d", typ)
+			return errorf(FaultDuplicateMP, at+begin, "a second attribute of type %d", typ)
 		} else {
 			u.Faults.add(FaultDuplicateAttribute)
 			continue
 		}
 		if want := attributeFlags[typ]; want == 0 {
 			if flags&flagOptional == 0 {
-				return errorf(FaultUnknownWellKnown, offset, "attribute type %d is not marked optional and not known", typ)
+				return errorf(FaultUnknownWellKnown, at+begin, "attribute type %d is not marked optional and not known", typ)
 			}
 		} else if flags&(flagOptional|flagTransitive) != want {
 			switch typ {
@@ -315,11 +321,11 @@ func (d *Decoder) attributes(list []byte, at int, o Options, rib bool) error {
 			a.ClusterList = d.clusters
 			a.Has |= HasClusterList
 		case typeMPReach:
-			if err := d.mpReach(v, offset+header, o, rib); err != nil {
+			if err := d.mpReach(v, at+i-n, o, rib); err != nil {
 				return err
 			}
 		case typeMPUnreach:
-			if err := d.mpUnreach(v, offset+header, o); err != nil {
+			if err := d.mpUnreach(v, at+i-n, o); err != nil {
 				return err
 			}
 		case typeExtCommunities:
@@ -578,7 +584,7 @@ func (d *Decoder) mpReach(v []byte, at int, o Options, rib bool) error {
 	if u.MPReach.SAFI() == 2 {
 		into = &d.mcReached
 	}
-	return appendMP(into, i, v[4+n+1:], o, FaultMPReach, at+4+n+1)
+	return d.appendMP(into, i, v[4+n+1:], o, FaultMPReach, at+4+n+1)
 }
 
 // mpNextHop takes an address of either family for either family of routes (RFC 8950 §3).
@@ -614,47 +620,61 @@ func (d *Decoder) mpUnreach(v []byte, at int, o Options) error {
 	if u.MPUnreach.SAFI() == 2 {
 		into = &d.mcWithdrawn
 	}
-	return appendMP(into, i, v[3:], o, FaultMPUnreach, at+3)
+	return d.appendMP(into, i, v[3:], o, FaultMPUnreach, at+3)
 }
 
-func appendMP(into *[]NLRI, family uint, b []byte, o Options, fault Fault, at int) (err error) {
+func (d *Decoder) appendMP(into *[]NLRI, family uint, b []byte, o Options, fault Fault, at int) (err error) {
 	addPath := o.AddPath&(1<<family) != 0
 	if family < 2 {
-		*into, err = appendNLRI4(*into, b, addPath, fault, at)
+		*into, err = d.appendNLRI4(*into, b, addPath, fault, at)
 	} else {
-		*into, err = appendNLRI6(*into, b, addPath, fault, at)
+		*into, err = d.appendNLRI6(*into, b, addPath, fault, at)
 	}
 	return err
 }
 
+// masks4 are the masks of IPv4 prefix lengths; there are 64, so that an index of six bits needs no check.
+var masks4 = func() (m [64]uint32) {
+	for bits := range 33 {
+		m[bits] = ^uint32(1<<(32-bits) - 1)
+	}
+	return m
+}()
+
 // appendNLRI4 decodes IPv4 prefixes (RFC 4271 §4.3). Bits after the prefix length are dropped.
-func appendNLRI4(dst []NLRI, b []byte, addPath bool, fault Fault, at int) ([]NLRI, error) {
-	for total := len(b); len(b) > 0; {
+func (d *Decoder) appendNLRI4(dst []NLRI, b []byte, addPath bool, fault Fault, at int) ([]NLRI, error) {
+	for i := 0; i < len(b); {
 		var id uint32
 		if addPath {
-			if len(b) < 5 {
-				return dst, errorf(fault, at+total-len(b), "a route is cut short")
+			if len(b)-i < 5 {
+				return dst, errorf(fault, at+i, "a route is cut short")
 			}
-			id = binary.BigEndian.Uint32(b)
-			b = b[4:]
+			id = binary.BigEndian.Uint32(b[i:])
+			i += 4
 		}
-		bits := int(b[0])
+		bits := int(b[i])
+		i++
 		n := (bits + 7) / 8
-		if bits > 32 || 1+n > len(b) {
-			return dst, errorf(fault, at+total-len(b), "a prefix length of %d with %d octets left", bits, len(b)-1)
+		left := len(b) - i
+		if bits == 0 {
+			d.defaults++
+		}
+		if bits > 32 || n > left {
+			return dst, errorf(fault, at+i-1, "a prefix length of %d with %d octets left", bits, left)
 		}
 		var v uint32 // in a register: an array of octets is slower
 		switch {
-		case len(b) >= 5:
-			v = binary.BigEndian.Uint32(b[1:])
+		case left >= 4:
+			v = binary.BigEndian.Uint32(b[i:])
 		case n == 3: // the last route of most messages
-			v = uint32(b[1])<<24 | uint32(b[2])<<16 | uint32(b[3])<<8
+			v = uint32(b[i])<<24 | uint32(b[i+1])<<16 | uint32(b[i+2])<<8
 		default:
-			for i, octet := range b[1 : 1+n] {
-				v |= uint32(octet) << (24 - 8*i)
+			for j, octet := range b[i : i+n] {
+				v |= uint32(octet) << (24 - 8*j)
 			}
 		}
-		v &^= 1<<(32-uint(bits)) - 1
+		i += n
+		v &= masks4[bits&63]
 		addr := netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
 		if len(dst) == cap(dst) {
 			dst = slices.Grow(dst, 1)
@@ -663,13 +683,12 @@ func appendNLRI4(dst []NLRI, b []byte, addPath bool, fault Fault, at int) ([]NLR
 		r := &dst[len(dst)-1] // in place: a composite value would go through memory twice
 		r.Prefix = netip.PrefixFrom(addr, bits)
 		r.PathID = id
-		b = b[1+n:]
 	}
 	return dst, nil
 }
 
 // appendNLRI6 decodes IPv6 prefixes.
-func appendNLRI6(dst []NLRI, b []byte, addPath bool, fault Fault, at int) ([]NLRI, error) {
+func (d *Decoder) appendNLRI6(dst []NLRI, b []byte, addPath bool, fault Fault, at int) ([]NLRI, error) {
 	for total := len(b); len(b) > 0; {
 		var id uint32
 		if addPath {
@@ -681,6 +700,9 @@ func appendNLRI6(dst []NLRI, b []byte, addPath bool, fault Fault, at int) ([]NLR
 		}
 		bits := int(b[0])
 		n := (bits + 7) / 8
+		if bits == 0 {
+			d.defaults++
+		}
 		if bits > 128 || 1+n > len(b) {
 			return dst, errorf(fault, at+total-len(b), "a prefix length of %d with %d octets left", bits, len(b)-1)
 		}

@@ -10,7 +10,7 @@ package bgp
 // alarming.
 func (d *Decoder) UpdateUnmarked(body []byte, o Options) (u *Update, guessed bool, err error) {
 	u, err = d.Update(body, o)
-	if o.AddPath != 0 || err == nil && !repeatsDefault(u.Announced) && !repeatsDefault(u.Withdrawn) {
+	if o.AddPath != 0 || err == nil && (d.defaults < 2 || !repeatsDefault(u.Announced) && !repeatsDefault(u.Withdrawn)) {
 		return u, false, err
 	}
 	with := o
