@@ -7,14 +7,11 @@
 // has gaps, or a file that it names is not there, the archive's directory listing decides. Names are
 // never guessed: the rhythm of the files has changed over the years and has holes.
 //
-// A file is in its final place only when it is whole: it has the length that was announced, its
-// container can be read to the end and it begins with an MRT record. Until then it is NAME.part, locked
-// by the process that fetches it, beside a note of what version of the file it is a part of
-// (NAME.part.json), so that the next attempt, also of another process, continues it or, if the file has
-// changed, starts over.
+// A file gets its final place when it is whole: it has the length that was announced, its container can be
+// read to the end and it begins with an MRT record. One that is not there yet is continued where an earlier
+// attempt, also of another process, came to (see package download).
 //
-// The archives are given away. So there are few downloads at once, a server that is busy is given
-// time, as much as it asks for, and nothing is fetched twice.
+// The archives are given away. So there are few downloads at once, and nothing is fetched twice.
 package fetch
 
 import (
@@ -23,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -32,6 +28,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	mrtarchive "github.com/routevigil/routevigil/ingest/archive"
+	"github.com/routevigil/routevigil/ingest/download"
 )
 
 // Kind is what a file holds.
@@ -110,15 +109,14 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Client fetches files. Plan and Fetch belong to one goroutine; Progress may be called from any.
 type Client struct {
-	config    Configuration
-	dir       string
-	userAgent string
-	log       *slog.Logger
-	http      *http.Client
-	distrust  bool                  // of the broker: it named a file that is not there
-	listings  map[string][]fileName // by URL
-	received  atomic.Int64          // octets in this run
-	progress  [2]kindProgress       // by Kind
+	config   Configuration
+	dir      string
+	log      *slog.Logger
+	web      *download.Client
+	distrust bool                  // of the broker: it named a file that is not there
+	listings map[string][]fileName // by URL
+	received atomic.Int64          // octets in this run
+	progress [2]kindProgress       // by Kind
 }
 
 // kindProgress is what is known of the sizes of the files of one kind that are being fetched.
@@ -139,33 +137,18 @@ func New(c Configuration, userAgent string, log *slog.Logger) (*Client, error) {
 		}
 		allowed[u.Host] = true
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // a compressed file is wanted as it is
-	client := &Client{config: c, dir: dir, userAgent: userAgent, log: log, listings: map[string][]fileName{}}
-	client.http = &http.Client{
-		Transport: transport,
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			switch {
-			case len(via) > 5:
-				return &redirectError{"more than five times"}
-			case r.URL.Scheme != "https" && r.URL.Scheme != "http", r.URL.Scheme == "http" && via[0].URL.Scheme == "https":
-				return &redirectError{"to an address that is not https"}
-			case r.URL.Host == "" || !allowed[r.URL.Host]:
-				return &redirectError{fmt.Sprintf("to %q, which is no configured archive", r.URL.Host)}
-			}
-			return nil
-		},
+	follow := func(host string) error {
+		if !allowed[host] {
+			return fmt.Errorf("to %q, which is no configured archive", host)
+		}
+		return nil
 	}
-	return client, nil
+	web := download.New(download.Patience{StallAfter: c.StallAfter, Attempts: c.Attempts, RetryMin: c.RetryMin, RetryMax: c.RetryMax}, userAgent, follow, log)
+	return &Client{config: c, dir: dir, web: web, log: log, listings: map[string][]fileName{}}, nil
 }
 
-// redirectError is a redirection that is not followed.
-type redirectError struct{ where string }
-
-func (e *redirectError) Error() string { return "the server redirects " + e.where }
-
 // Close releases the connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.web.Close() }
 
 // Progress returns how many octets were received and, once that can be guessed from the first files,
 // how many there will be; until then 0.
@@ -248,7 +231,7 @@ func (c *Client) Fetch(ctx context.Context, r Request) ([]File, error) {
 		return nil, err
 	}
 	there, err := c.fetchAll(ctx, files)
-	if errors.Is(err, errNotThere) && c.config.Broker != "" && !c.distrust && ctx.Err() == nil {
+	if errors.Is(err, download.ErrNotThere) && c.config.Broker != "" && !c.distrust && ctx.Err() == nil {
 		c.distrust = true
 		c.log.Warn("the broker named files that are not there; the archive's listing is read instead", "error", err)
 		return c.Fetch(ctx, r)
@@ -261,7 +244,7 @@ func (c *Client) Fetch(ctx context.Context, r Request) ([]File, error) {
 func (c *Client) fetchAll(ctx context.Context, files []File) (there []File, err error) {
 	var missing []int
 	for i, f := range files {
-		if whole(f.Path) {
+		if download.Whole(f.Path) {
 			c.log.Debug("is there already", "path", f.Path)
 			continue
 		}
@@ -281,7 +264,7 @@ func (c *Client) fetchAll(ctx context.Context, files []File) (there []File, err 
 				if err == nil {
 					continue
 				}
-				_, ok := errors.AsType[*fatalError](err)
+				_, ok := errors.AsType[*download.Fatal](err)
 				err = fmt.Errorf("%s: %w", files[i].URL, err)
 				mu.Lock()
 				failed[i] = err
@@ -302,7 +285,7 @@ func (c *Client) fetchAll(ctx context.Context, files []File) (there []File, err 
 	wg.Wait()
 
 	for _, f := range files {
-		if whole(f.Path) {
+		if download.Whole(f.Path) {
 			there = append(there, f)
 		}
 	}
@@ -314,6 +297,39 @@ func (c *Client) fetchAll(ctx context.Context, files []File) (there []File, err 
 		errs = append(errs, failed[i])
 	}
 	return there, errors.Join(errs...)
+}
+
+// maxExpansion is how many times larger than compressed a file may be, and smallExpansion how large it may be anyway.
+// Tables reach 20.
+const (
+	maxExpansion   = 200
+	smallExpansion = 64 << 20
+)
+
+// fetchOne brings one file to its final place.
+func (c *Client) fetchOne(ctx context.Context, f File) error {
+	progress := &c.progress[f.Kind]
+	_, err := c.web.Fetch(ctx, download.File{
+		URL: f.URL, Path: f.Path, MaxBytes: c.config.MaxFileBytes, Limit: "archive.max_file_bytes",
+		Check: func(ctx context.Context, path string, size int64) error {
+			n, err := mrtarchive.Check(ctx, path, size*maxExpansion+smallExpansion)
+			if err == nil && n == 0 && f.Kind == RIB {
+				err = errors.New("empty, which no table is")
+			}
+			return err
+		},
+		Announced: func(octets int64) {
+			progress.known.Add(1)
+			progress.octets.Add(octets)
+		},
+		Received: func(octets int) error {
+			if c.received.Add(int64(octets)) > c.config.MaxTotalBytes {
+				return &download.Fatal{Err: fmt.Errorf("archive.max_total_bytes (%d) have been fetched; raise it, or ask for less", c.config.MaxTotalBytes)}
+			}
+			return nil
+		},
+	})
+	return err
 }
 
 func (c *Client) path(project, collector string, n fileName) string {

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/routevigil/routevigil/ingest/download"
 )
 
 // An archive is what one project keeps of one collector.
@@ -241,11 +243,11 @@ func (c *Client) list(ctx context.Context, a archive, kind Kind, from, to time.T
 		listed, known := c.listings[address]
 		if !known {
 			var body []byte
-			err := c.retry(ctx, address, func() (err error) {
+			err := c.web.Retry(ctx, address, func() (err error) {
 				body, err = c.small(ctx, address, maxListing)
 				return err
 			})
-			if err != nil && !errors.Is(err, errNotThere) { // there may be no such month
+			if err != nil && !errors.Is(err, download.ErrNotThere) { // there may be no such month
 				return nil, fmt.Errorf("%s: %w", address, err)
 			}
 			listed = parseListing(body, address)
@@ -284,18 +286,18 @@ func parseListing(body []byte, address string) (names []fileName) {
 
 // small gets a page of at most limit octets into memory.
 func (c *Client) small(ctx context.Context, address string, limit int64) ([]byte, error) {
-	r, err := c.get(ctx, address, nil)
+	r, err := c.web.Get(ctx, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Body.Close()
 	if r.StatusCode != http.StatusOK {
-		return nil, unexpected(r)
+		return nil, download.Unexpected(r)
 	}
 	var body bytes.Buffer
 	n, err := io.Copy(&body, io.LimitReader(r.Body, limit+1))
 	if err != nil {
-		return nil, &temporaryError{err: err}
+		return nil, &download.Temporary{Err: err}
 	}
 	if n > limit {
 		return nil, fmt.Errorf("the answer is longer than %d octets, which no true one is", limit)

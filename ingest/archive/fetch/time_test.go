@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/routevigil/routevigil/ingest/download"
 )
 
 // pipes is a listener of connections within the process, so that a server and a client live in a
@@ -52,12 +54,15 @@ func inBubble(t *testing.T, f func(t *testing.T, a *archives, c *Client)) {
 		defer server.Close()
 		cfg := DefaultConfiguration()
 		cfg.Broker, cfg.RIS, cfg.RouteViews, cfg.Directory = "", a.host+"/ris", a.host+"/rv", t.TempDir()
+		transport := http.DefaultTransport.(*http.Transport) // of which the client makes its own
+		dial := transport.DialContext
+		transport.DialContext = listener.dial
 		c, err := New(cfg, "routevigil/test", slog.New(slog.DiscardHandler))
+		transport.DialContext = dial
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.http.Transport.(*http.Transport).DialContext = listener.dial
 		f(t, a, c)
 	})
 }
@@ -154,7 +159,7 @@ func TestStall(t *testing.T) {
 		a.add("/ris/rrc00/2024.01/", "updates.20240101.0005.gz")
 		clear(c.listings)
 		r.To = at("2024-01-01 00:10")
-		if _, err := c.Fetch(t.Context(), r); !errors.Is(err, errStalled) {
+		if _, err := c.Fetch(t.Context(), r); !errors.Is(err, download.ErrStalled) {
 			t.Errorf("error %v", err)
 		}
 	})
