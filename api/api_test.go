@@ -27,6 +27,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
@@ -378,6 +379,7 @@ func TestUpdates(t *testing.T) {
 func TestStatus(t *testing.T) {
 	s := start(t, func(_ *Configuration, d *Dependencies) {
 		d.Feeds = func() []ingest.Status { return []ingest.Status{{Name: "ris", State: ingest.Connecting}} }
+		d.Sources = func() []refresh.Status { return []refresh.Status{{Name: "vrps", State: refresh.Stale, Entries: 7}} }
 	})
 	s.health.Store(&Health{Mode: Demo, Reasons: []string{"cannot reach ris-live.ripe.net"}, EventTime: t0})
 	s.commit(event(1, "inc_a"), event(2, "inc_b", severity(incident.Low)), event(3, "inc_c", ended))
@@ -397,6 +399,9 @@ func TestStatus(t *testing.T) {
 	}
 	if feeds := get200[page[ingest.Status]](s, "/api/v1/feeds"); len(feeds.Items) != 1 || feeds.Items[0].Name != "ris" {
 		t.Errorf("feeds: %+v", feeds)
+	}
+	if sources := get200[page[refresh.Status]](s, "/api/v1/sources"); len(sources.Items) != 1 || sources.Items[0] != (refresh.Status{Name: "vrps", State: refresh.Stale, Entries: 7}) {
+		t.Errorf("sources: %+v", sources)
 	}
 	if resp, body := s.do("GET", "/readyz"); resp.StatusCode != 503 || !strings.Contains(body, "cannot reach") {
 		t.Errorf("/readyz while not ready: %s %s", resp.Status, body)

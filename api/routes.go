@@ -20,6 +20,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
 )
@@ -61,7 +62,7 @@ func (s *Server) register() {
 			Info: &huma.Info{
 				Title:   "routevigil",
 				Version: "1",
-				Description: "BGP route leaks and hijacks: incidents, the routes behind them, and the health of the feeds. " +
+				Description: "BGP route leaks and hijacks: incidents, the routes behind them, and the health of the feeds and of what routes are compared with. " +
 					"Times are RFC 3339 in UTC. Errors are problems (RFC 9457). Lists are paged with cursors.",
 				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
@@ -87,6 +88,7 @@ func (s *Server) register() {
 			"the prefix of the answer says which.", s.getPrefix)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
+	get(s, "/api/v1/sources", "list-sources", "How fresh is what routes are compared with", "", s.listSources)
 	get(s, "/api/v1/status", "get-status", "The service as a whole", "", s.getStatus)
 	s.registerStream()
 	get(s, "/healthz", "get-liveness", "Is the process alive", "200 whenever it can answer.",
@@ -132,6 +134,10 @@ func schemaName(t reflect.Type, hint string) string {
 	switch t {
 	case reflect.TypeFor[ingest.Status]():
 		return "Feed"
+	case reflect.TypeFor[refresh.Status]():
+		return "Source"
+	case reflect.TypeFor[page[refresh.Status]]():
+		return "PageSource"
 	case reflect.TypeFor[incident.Prefix]():
 		return "IncidentPrefix"
 	}
@@ -375,6 +381,14 @@ func (s *Server) listFeeds(context.Context, *struct{}) (page[ingest.Status], err
 	var items []ingest.Status
 	if s.dependencies.Feeds != nil {
 		items = s.dependencies.Feeds()
+	}
+	return paged(items, len(items), nil), nil
+}
+
+func (s *Server) listSources(context.Context, *struct{}) (page[refresh.Status], error) {
+	var items []refresh.Status
+	if s.dependencies.Sources != nil {
+		items = s.dependencies.Sources()
 	}
 	return paged(items, len(items), nil), nil
 }

@@ -98,6 +98,19 @@ export interface Feed {
   next_attempt?: string;
 }
 
+export interface Source {
+  name: string;
+  location: string;
+  state: 'missing' | 'fresh' | 'stale';
+  entries: number;
+  serial?: string;
+  as_of?: string;
+  age_seconds: number;
+  checked?: string;
+  last_error?: string;
+  next_attempt?: string;
+}
+
 export interface ServiceStatus {
   version: string;
   started_at: string;

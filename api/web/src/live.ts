@@ -1,4 +1,4 @@
-import { type Feed, get, type Incident, type IncidentEvent, isAbort, type List, message, now, type ServiceStatus } from './api.ts';
+import { type Feed, get, type Incident, type IncidentEvent, isAbort, type List, message, now, type ServiceStatus, type Source } from './api.ts';
 import { type Filter, matches, noFilter } from './filter.ts';
 import { type Connection, EventStream } from './stream.ts';
 
@@ -19,6 +19,8 @@ export class Live {
   lostAt: number | undefined;
   status: ServiceStatus | undefined;
   feeds: Feed[] | undefined;
+  /** What routes are compared with. */
+  sources: Source[] | undefined;
   /** Messages a second of each feed, by name, once two counts are known. */
   rates = new Map<string, number>();
   /** Why the last question about health had no answer. */
@@ -59,8 +61,9 @@ export class Live {
     clearTimeout(this.#poll);
     this.#poll = undefined;
     try {
-      const [status, feeds] = await Promise.all([get<ServiceStatus>('status'), get<List<Feed>>('feeds')]);
+      const [status, feeds, sources] = await Promise.all([get<ServiceStatus>('status'), get<List<Feed>>('feeds'), get<List<Source>>('sources')]);
       this.status = status;
+      this.sources = sources.items ?? [];
       this.#learnFeeds(feeds.items ?? []);
       this.unreachable = undefined;
     } catch (error) {

@@ -62,6 +62,22 @@ const irrStates: Record<string, string> = { registered: 'Registered', contradict
 export const rpkiName = (state: string): string => rpkiStates[state] ?? state;
 export const irrName = (state: string): string => irrStates[state] ?? state;
 
+const sources: Record<string, string> = {
+  vrps: 'RPKI: who may originate what',
+  rtr: 'RPKI, from a cache by RTR',
+  slurm: 'Local exceptions to the RPKI',
+  irr: 'Routing registries',
+  as_rel: 'Relationships of networks',
+  as_org: 'Organisations behind networks',
+  peeringdb: 'PeeringDB: exchanges and networks',
+  delegated: 'Registries: who holds what',
+};
+const sourceStates: Record<string, string> = { fresh: 'Fresh', stale: 'Stale', missing: 'Missing' };
+
+/** A source may have a number after its kind: "irr-2". */
+export const sourceName = (name: string): string => sources[name.replace(/-\d+$/, '')] ?? name;
+export const sourceStateName = (state: string): string => sourceStates[state] ?? state;
+
 const feedStates: Record<string, string> = {
   connecting: 'Connecting',
   connected: 'Connected',

@@ -324,6 +324,16 @@ test('feeds: state, lag, rate, faults and the next attempt', async ({ page, serv
   await expect(live.locator('dt:has-text("Messages a second") + dd')).toHaveText(/^[\d,]{3,}$/, { timeout: 8000 });
 });
 
+test('sources: what routes are compared with, how fresh it is, and what is wrong with it', async ({ page, server }) => {
+  await page.goto(`${server.address}/feeds`);
+  const vrps = page.locator('[data-source="vrps"]');
+  for (const text of ['RPKI: who may originate what', 'https://rpki.example/export.json', 'Fresh', '712,345']) await expect(vrps).toContainText(text);
+  const orgs = page.locator('[data-source="as_org"]');
+  for (const text of ['Organisations behind networks', 'Stale', 'Error: line 17: no format line']) await expect(orgs).toContainText(text);
+  server.sources = [];
+  await expect(page.getByRole('heading', { name: 'What routes are compared with' })).toHaveCount(0, { timeout: 8000 });
+});
+
 test('a prefix: who announces it, since when, its incidents and updates', async ({ page, server }) => {
   server.tell(world.youtube(Date.now() - 8 * minute));
   await front(page, server);

@@ -3,8 +3,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { readFile } from 'node:fs/promises';
 import type { AddressInfo, Socket } from 'node:net';
 import { extname, join } from 'node:path';
-import type { Feed, Incident, IncidentEvent } from '../src/api.ts';
-import { course, deliveries, feeds, incident, status, type Story, updates } from './world.ts';
+import type { Feed, Source, Incident, IncidentEvent } from '../src/api.ts';
+import { course, deliveries, feeds, incident, status, type Story, updates, sources } from './world.ts';
 
 const dist = join(import.meta.dirname, '../dist');
 const types: Record<string, string> = { '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.html': 'text/html; charset=utf-8' };
@@ -18,6 +18,7 @@ export class Fixture {
   incidents = new Map<string, Incident>();
   events: IncidentEvent[] = [];
   feeds: Feed[] = feeds().slice(0, 1);
+  sources: Source[] = sources();
   startedAt = '2026-01-01T00:00:00Z';
   reasons: string[] = [];
   /** Connections are cut off without an answer, as when the process is gone. */
@@ -94,6 +95,7 @@ export class Fixture {
     const [kind, id = '', sub] = name.split('/');
     if (name === 'stream') return this.#stream(request, response);
     if (name === 'feeds') return json({ items: this.feeds });
+    if (name === 'sources') return json({ items: this.sources });
     if (name === 'status') {
       const open = [...this.incidents.values()].filter((i) => i.status === 'open');
       return json({ ...status(open, this.reasons.length === 0), started_at: this.startedAt, reasons: this.reasons });

@@ -2,7 +2,7 @@
  * A small invented Internet around real facts: incidents that are public knowledge, with paths made
  * up from a seed so that a picture has something to show.
  */
-import type { Change, Delivery, Evidence, Feed, Incident, IncidentEvent, Prefix, Route, ServiceStatus, Severity } from '../src/api.ts';
+import type { Change, Delivery, Evidence, Feed, Incident, IncidentEvent, Prefix, Route, ServiceStatus, Severity, Source } from '../src/api.ts';
 
 /** A repeatable source of chance (mulberry32). */
 export function chance(seed: number): () => number {
@@ -235,6 +235,14 @@ export function feeds(): Feed[] {
       name: 'lab', type: 'ris-live', address: 'ws://[::1]:9000/', state: 'connecting', since: iso(now - 95_000), lag_seconds: 0, peers: 0, messages: 0, updates: 0, dropped: 0, reconnects: 7,
       last_error: 'dial tcp [::1]:9000: connect: connection refused', next_attempt: iso(now + 12_000),
     },
+  ];
+}
+
+export function sources(): Source[] {
+  const now = Date.now();
+  return [
+    { name: 'vrps', location: 'https://rpki.example/export.json', state: 'fresh', entries: 712_345, serial: '"5f-6a"', as_of: iso(now - 540_000), age_seconds: 540, checked: iso(now - 60_000), next_attempt: iso(now + 540_000) },
+    { name: 'as_org', location: '/etc/routevigil/as2org.txt.gz', state: 'stale', entries: 98_765, as_of: iso(now - 40 * 86_400_000), age_seconds: 40 * 86_400, checked: iso(now - 4 * 86_400_000), last_error: 'line 17: no format line stands before it', next_attempt: iso(now + 30_000) },
   ];
 }
 

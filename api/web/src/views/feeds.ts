@@ -1,12 +1,12 @@
 import { html, nothing, type TemplateResult } from 'lit';
 import { customElement } from 'lit/decorators.js';
-import type { Feed } from '../api.ts';
+import type { Feed, Source } from '../api.ts';
 import { count, duration, instant } from '../format.ts';
 import { live } from '../live.ts';
-import { feedStateName } from '../words.ts';
+import { feedStateName, sourceName, sourceStateName } from '../words.ts';
 import { Following, moment, View } from '../view.ts';
 
-/** What is being listened to, and how well. */
+/** What is being listened to, and how well; and what it is compared with, and how fresh that is. */
 @customElement('rv-feeds')
 export class FeedsView extends View {
   #usual = live.interval;
@@ -33,13 +33,40 @@ export class FeedsView extends View {
         ? html`<p class="loading">${live.unreachable ?? 'Loading…'}</p>`
         : feeds.length === 0
           ? html`<div class="empty"><h2>No feed is configured</h2><p>Without one nothing is watched. <code>routevigil config docs</code> says how to add one.</p></div>`
-          : html`<div class="feeds">${feeds.map(card)}</div>`}`;
+          : html`<div class="feeds">${feeds.map(card)}</div>`}
+      ${live.sources?.length ? sourceTable(live.sources) : nothing}`;
   }
 }
 
 export function feedState(feed: Feed): TemplateResult {
   const tone = feed.state === 'connected' || feed.state === 'done' ? 'good' : feed.state === 'connecting' ? 'waiting' : 'bad';
   return html`<span class="state ${tone}">${feedStateName(feed.state)}</span>`;
+}
+
+function sourceTable(sources: Source[]): TemplateResult {
+  return html`<section aria-labelledby="sources">
+    <h2 id="sources">What routes are compared with</h2>
+    <div class="table-scroll" tabindex="0" role="group" aria-labelledby="sources">
+      <table>
+        <thead><tr><th scope="col">Source</th><th scope="col">State</th><th scope="col">Entries</th><th scope="col">As of</th><th scope="col">Confirmed</th><th scope="col">Next attempt</th></tr></thead>
+        <tbody>${sources.map(sourceRow)}</tbody>
+      </table>
+    </div>
+  </section>`;
+}
+
+function sourceRow(source: Source): TemplateResult {
+  const tone = source.last_error ? 'bad' : source.state === 'fresh' ? 'good' : source.state === 'missing' ? 'waiting' : 'bad';
+  const next = instant(source.next_attempt);
+  return html`<tr data-source=${source.name}>
+    <th scope="row">${sourceName(source.name)}<span class="sub hostile">${source.location}</span>
+      ${source.last_error ? html`<span class="sub hostile"><strong>Error:</strong> ${source.last_error}</span>` : nothing}</th>
+    <td><span class="state ${tone}">${sourceStateName(source.state)}</span></td>
+    <td>${count(source.entries)}${source.serial ? html`<span class="sub hostile">${source.serial}</span>` : nothing}</td>
+    <td>${moment(source.as_of)}</td>
+    <td>${moment(source.checked)}</td>
+    <td>${next === undefined ? '–' : html`<rv-age mode="until" wall .from=${next}></rv-age>`}</td>
+  </tr>`;
 }
 
 function card(feed: Feed): TemplateResult {

@@ -1,0 +1,301 @@
+// Package refresh keeps the files that verdicts are compared with fresh, and says how fresh they are.
+//
+// A source is a file of this machine, looked at for changes, or one of the web, asked for with the version that
+// is there (RFC 9110 §13) and kept in a folder, so that the last good copy survives restarts and outages.
+// Whatever comes is read as a whole before it replaces anything: data that cannot be used is reported, and what
+// was used before stays in use, however old. How old that is, everybody can see: stale data that looks fresh
+// would be worse than none.
+package refresh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/routevigil/routevigil/ingest/download"
+)
+
+// State says whether a source can be relied on.
+type State string
+
+const (
+	Missing State = "missing" // nothing of it has ever been read
+	Fresh   State = "fresh"
+	Stale   State = "stale" // it could not be confirmed for three intervals or more; the last good data is in use
+)
+
+// Status is how a source stands.
+type Status struct {
+	Name        string    `json:"name" doc:"What it tells: vrps, as_rel, as_org, …"`
+	Location    string    `json:"location" doc:"A path, or an address without its query and password."`
+	State       State     `json:"state" enum:"missing,fresh,stale"`
+	Entries     int       `json:"entries" doc:"How much is in use."`
+	Serial      string    `json:"serial,omitempty" doc:"Which version is in use, as its server or the file itself names it."`
+	AsOf        time.Time `json:"as_of,omitzero" doc:"When what is in use was made, as far as is known."`
+	AgeSeconds  float64   `json:"age_seconds" doc:"Since as_of; 0 while nothing is in use."`
+	Checked     time.Time `json:"checked,omitzero" doc:"When it was last confirmed to be the newest there is."`
+	LastError   string    `json:"last_error,omitempty" doc:"Why the last attempt failed; absent after one that did not."`
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
+}
+
+// Loaded is what a file was found to hold.
+type Loaded struct {
+	Entries int
+	Serial  string    // empty: that of the server, or the file's time
+	AsOf    time.Time // zero: when the server or the file system says that it was changed
+}
+
+// Load reads a file and, unless it returns an error, puts what it holds to use. It must not keep the path.
+type Load func(ctx context.Context, path string) (Loaded, error)
+
+// Source is one file of reference data. Begin is called first, then Run; Status at any time.
+type Source struct {
+	name     string
+	location string
+	every    time.Duration
+	web      *Fetcher // nil: location is a path
+	load     Load
+	log      *slog.Logger
+
+	kept copyNote  // what is known of the copy; of the web only
+	used fileState // the file that is in use, or was found to be no good; of this machine only
+	bad  error     // why it was found to be no good
+
+	mu     sync.Mutex
+	status Status
+}
+
+// copyNote stands beside the copy of a file of the web.
+type copyNote struct {
+	URL     string           `json:"url"` // as in the log
+	Version download.Version `json:"version"`
+	Fetched time.Time        `json:"fetched"`
+}
+
+// fileState tells one version of a file from another.
+type fileState struct{ info os.FileInfo }
+
+func (f fileState) same(g os.FileInfo) bool {
+	return f.info != nil && os.SameFile(f.info, g) && f.info.Size() == g.Size() && f.info.ModTime().Equal(g.ModTime())
+}
+
+// IsURL reports whether a location is to be downloaded.
+func IsURL(location string) bool {
+	return strings.HasPrefix(location, "http://") || strings.HasPrefix(location, "https://")
+}
+
+// Fetcher gets what is not on this machine.
+type Fetcher struct {
+	Client   *download.Client
+	Folder   string // for the copies
+	MaxBytes int64
+}
+
+// New makes a source of a path or an address. every is the time between two looks at it.
+func New(name, location string, every time.Duration, web *Fetcher, load Load, log *slog.Logger) *Source {
+	s := &Source{name: name, location: location, every: every, load: load, log: log.With("source", name)}
+	if IsURL(location) {
+		s.web = web
+	}
+	s.status = Status{Name: name, Location: printable(location), State: Missing}
+	return s
+}
+
+// printable is a location without what may be secret in it.
+func printable(location string) string {
+	if !IsURL(location) {
+		return location
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		return "an address that cannot be read"
+	}
+	u.RawQuery, u.Fragment = "", ""
+	return u.Redacted()
+}
+
+// Status returns how the source stands now.
+func (s *Source) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	now := time.Now()
+	if !st.AsOf.IsZero() {
+		st.AgeSeconds = max(0, now.Sub(st.AsOf).Seconds())
+	}
+	if st.State == Fresh && now.Sub(st.Checked) > 3*s.every {
+		st.State = Stale
+	}
+	return st
+}
+
+// Begin puts to use what is on this machine: the file itself, whose faults it returns, or the last good copy of what is
+// on the web, without which it does nothing.
+func (s *Source) Begin(ctx context.Context) error {
+	if s.web == nil {
+		return s.look(ctx)
+	}
+	note, err := os.ReadFile(s.copyPath() + ".json")
+	if err != nil || json.Unmarshal(note, &s.kept) != nil || s.kept.URL != s.status.Location || !download.Whole(s.copyPath()) {
+		s.kept = copyNote{}
+		return nil
+	}
+	l, err := s.load(ctx, s.copyPath())
+	if err != nil {
+		s.log.Warn("the copy kept from before cannot be used; it is fetched anew", "error", err)
+		s.kept = copyNote{}
+		return nil
+	}
+	s.loaded(l, s.kept.Version.ETag, modified(s.kept), s.kept.Fetched)
+	return nil
+}
+
+// Run looks at the source again and again until ctx ends. It returns nil.
+func (s *Source) Run(ctx context.Context) error {
+	const soonest = 15 * time.Second
+	wait := s.every
+	if s.web != nil && s.Status().State != Fresh {
+		wait = 0 // nothing, or a copy of which nobody knows whether it still holds
+	}
+	for failures := 0; ; {
+		wait -= rand.N(wait/10 + 1) // so that not all ask at once
+		s.set(func(st *Status) { st.NextAttempt = time.Now().Add(wait) })
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		s.set(func(st *Status) { st.NextAttempt = time.Time{} })
+		err := s.look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			failures, wait = 0, s.every
+			continue
+		}
+		s.log.Warn("cannot be refreshed; what was read before stays in use", "error", err)
+		wait = min(s.every, soonest<<min(failures, 20))
+		failures++
+	}
+}
+
+// look takes over what is new.
+func (s *Source) look(ctx context.Context) error {
+	var err error
+	if s.web != nil {
+		err = s.fetch(ctx)
+	} else {
+		err = s.stat(ctx)
+	}
+	if ctx.Err() == nil {
+		s.set(func(st *Status) {
+			st.LastError = ""
+			if err != nil {
+				st.LastError = err.Error()
+			}
+		})
+	}
+	return err
+}
+
+// stat looks at a file of this machine.
+func (s *Source) stat(ctx context.Context) error {
+	info, err := os.Stat(s.location)
+	if err != nil {
+		return err
+	}
+	if s.used.same(info) {
+		if s.bad == nil {
+			s.set(func(st *Status) { st.Checked = time.Now() })
+		}
+		return s.bad
+	}
+	l, err := s.load(ctx, s.location)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.used, s.bad = fileState{info}, err
+	if err == nil {
+		s.loaded(l, "", info.ModTime(), time.Now())
+	}
+	return err
+}
+
+func (s *Source) copyPath() string { return filepath.Join(s.web.Folder, s.name) }
+
+// fetch asks the web.
+func (s *Source) fetch(ctx context.Context) error {
+	var l Loaded
+	v, err := s.web.Client.Fetch(ctx, download.File{
+		URL: s.location, Path: s.copyPath(), Replace: true, Have: s.kept.Version,
+		MaxBytes: s.web.MaxBytes, Limit: "knowledge.max_file_bytes",
+		Check: func(ctx context.Context, path string, _ int64) (err error) {
+			l, err = s.load(ctx, path)
+			return err
+		},
+	})
+	if errors.Is(err, download.ErrUnchanged) {
+		s.set(func(st *Status) { st.Checked = time.Now() })
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.kept = copyNote{s.status.Location, v, time.Now()}
+	s.loaded(l, v.ETag, modified(s.kept), s.kept.Fetched)
+	if err := s.note(); err != nil {
+		s.log.Warn("what version the copy is cannot be noted; a restart fetches it anew", "error", err)
+	}
+	return nil
+}
+
+// note writes down what the copy is: whole, or not at all.
+func (s *Source) note() error {
+	text, err := json.Marshal(s.kept)
+	if err != nil {
+		return err
+	}
+	path := s.copyPath() + ".json"
+	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// modified is when the file was changed, as its server says, or else when it was fetched.
+func modified(n copyNote) time.Time {
+	if t, err := http.ParseTime(n.Version.LastModified); err == nil {
+		return t
+	}
+	return n.Fetched
+}
+
+// loaded notes that other data is in use, of a serial and a time unless it names its own.
+func (s *Source) loaded(l Loaded, serial string, asOf, checked time.Time) {
+	if l.Serial != "" {
+		serial = l.Serial
+	}
+	if !l.AsOf.IsZero() {
+		asOf = l.AsOf
+	}
+	s.set(func(st *Status) {
+		st.State, st.Entries, st.Serial, st.AsOf, st.Checked = Fresh, l.Entries, serial, asOf, checked
+	})
+	s.log.Info("read", "entries", l.Entries, "as_of", asOf.UTC())
+}
+
+func (s *Source) set(change func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.status)
+}
