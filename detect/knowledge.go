@@ -7,7 +7,7 @@ import (
 	"github.com/routevigil/routevigil/detect/topology"
 )
 
-// Knowledge is what verdicts compare with. All of it is optional and must not change while in use.
+// Knowledge is what verdicts compare with. All of it is optional, and immutable: what is newer takes its place by [Engine.Replace].
 type Knowledge struct {
 	VRPs          *rpki.Set
 	Relationships *topology.Relationships
