@@ -2,7 +2,9 @@ package detect
 
 import (
 	"errors"
+	"fmt"
 
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
@@ -14,15 +16,31 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 }
 
-// KnowledgeFiles names the files that hold Knowledge.
+// KnowledgeFiles names the files that hold Knowledge. The service also takes an address, https://…, for each but the
+// local exceptions.
 type KnowledgeFiles struct {
-	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR; without it, origin validation is unavailable."`
+	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR, a path or, for the service, an address such as https://rpki.example.net/export.json; without it, origin validation is unavailable."`
 	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
-	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
-	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, only ASPAs tell of leaks."`
+	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
+
+	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
 }
 
-// Load reads the files that are named. The error joins what is wrong with each.
+// DefaultKnowledgeFiles names none.
+func DefaultKnowledgeFiles() KnowledgeFiles {
+	return KnowledgeFiles{Refresh: refresh.DefaultConfiguration()}
+}
+
+// Check reports files that make no sense without others.
+func (f KnowledgeFiles) Check() error {
+	if f.VRPs == "" && len(f.SLURM) > 0 {
+		return errors.New("SLURM files are given, but no VRPs to apply them to")
+	}
+	return nil
+}
+
+// Load reads the files that are named, once. The error joins what is wrong with each.
 func (f KnowledgeFiles) Load() (Knowledge, error) {
 	var k Knowledge
 	var errs []error
@@ -30,13 +48,15 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 		if path == "" {
 			return
 		}
+		if refresh.IsURL(path) {
+			errs = append(errs, fmt.Errorf("%s: is an address, which only the service follows; fetch the file and name that", path))
+			return
+		}
 		if err := load(path); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if f.VRPs == "" && len(f.SLURM) > 0 {
-		errs = append(errs, errors.New("SLURM files are given, but no VRPs to apply them to"))
-	}
+	errs = append(errs, f.Check())
 	read(f.VRPs, func(p string) (err error) { k.VRPs, err = rpki.ReadFile(p, f.SLURM...); return err })
 	read(f.Relationships, func(p string) (err error) { k.Relationships, err = topology.ReadFile(p); return err })
 	read(f.Organisations, func(p string) (err error) { k.Organisations, err = topology.ReadOrganisations(p); return err })

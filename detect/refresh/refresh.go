@@ -11,18 +11,47 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/routevigil/routevigil/ingest/download"
 )
+
+// Configuration says how often sources are looked at.
+type Configuration struct {
+	VRPs         time.Duration `yaml:"vrps" doc:"Time between two looks at the VRPs and their exceptions."`
+	Others       time.Duration `yaml:"others" doc:"Time between two looks at everything else."`
+	MaxFileBytes int64         `yaml:"max_file_bytes" config:"bytes" doc:"Largest file that is fetched."`
+}
+
+// DefaultConfiguration follows the RPKI as validators do, and the rest as it is published.
+func DefaultConfiguration() Configuration {
+	return Configuration{VRPs: 10 * time.Minute, Others: 12 * time.Hour, MaxFileBytes: 1 << 30}
+}
+
+// Validate reports every value out of range.
+func (c Configuration) Validate() error {
+	var errs []error
+	if c.VRPs < time.Second {
+		errs = append(errs, fmt.Errorf("vrps: must be at least 1s, is %v", c.VRPs))
+	}
+	if c.Others < time.Second {
+		errs = append(errs, fmt.Errorf("others: must be at least 1s, is %v", c.Others))
+	}
+	if c.MaxFileBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("max_file_bytes: must be at least 1MiB, is %d", c.MaxFileBytes))
+	}
+	return errors.Join(errs...)
+}
 
 // State says whether a source can be relied on.
 type State string
@@ -62,13 +91,14 @@ type Source struct {
 	name     string
 	location string
 	every    time.Duration
+	with     []string // files of this machine that load reads as well
 	web      *Fetcher // nil: location is a path
 	load     Load
 	log      *slog.Logger
 
-	kept copyNote  // what is known of the copy; of the web only
-	used fileState // the file that is in use, or was found to be no good; of this machine only
-	bad  error     // why it was found to be no good
+	kept copyNote      // what is known of the copy; of the web only
+	used []os.FileInfo // the files of this machine that are in use, or were found to be no good
+	bad  error         // why they were found to be no good
 
 	mu     sync.Mutex
 	status Status
@@ -81,11 +111,11 @@ type copyNote struct {
 	Fetched time.Time        `json:"fetched"`
 }
 
-// fileState tells one version of a file from another.
-type fileState struct{ info os.FileInfo }
-
-func (f fileState) same(g os.FileInfo) bool {
-	return f.info != nil && os.SameFile(f.info, g) && f.info.Size() == g.Size() && f.info.ModTime().Equal(g.ModTime())
+// same reports that all of some files are as they were.
+func same(before, now []os.FileInfo) bool {
+	return slices.EqualFunc(before, now, func(f, g os.FileInfo) bool {
+		return os.SameFile(f, g) && f.Size() == g.Size() && f.ModTime().Equal(g.ModTime())
+	})
 }
 
 // IsURL reports whether a location is to be downloaded.
@@ -100,9 +130,10 @@ type Fetcher struct {
 	MaxBytes int64
 }
 
-// New makes a source of a path or an address. every is the time between two looks at it.
-func New(name, location string, every time.Duration, web *Fetcher, load Load, log *slog.Logger) *Source {
-	s := &Source{name: name, location: location, every: every, load: load, log: log.With("source", name)}
+// New makes a source of a path or an address. every is the time between two looks at it. with are files of this machine
+// that load reads as well, such as exceptions to what location says: it is called anew when one of them changes.
+func New(name, location string, with []string, every time.Duration, web *Fetcher, load Load, log *slog.Logger) *Source {
+	s := &Source{name: name, location: location, with: with, every: every, load: load, log: log.With("source", name)}
 	if IsURL(location) {
 		s.web = web
 	}
@@ -138,11 +169,15 @@ func (s *Source) Status() Status {
 	return st
 }
 
-// Begin puts to use what is on this machine: the file itself, whose faults it returns, or the last good copy of what is
-// on the web, without which it does nothing.
+// Begin puts to use what is on this machine: the files themselves, whose faults it returns, or the last good copy of what
+// is on the web, without which it does nothing.
 func (s *Source) Begin(ctx context.Context) error {
 	if s.web == nil {
 		return s.look(ctx)
+	}
+	used, err := stat(s.with)
+	if err != nil {
+		return err
 	}
 	note, err := os.ReadFile(s.copyPath() + ".json")
 	if err != nil || json.Unmarshal(note, &s.kept) != nil || s.kept.URL != s.status.Location || !download.Whole(s.copyPath()) {
@@ -155,6 +190,7 @@ func (s *Source) Begin(ctx context.Context) error {
 		s.kept = copyNote{}
 		return nil
 	}
+	s.used = used
 	s.loaded(l, s.kept.Version.ETag, modified(s.kept), s.kept.Fetched)
 	return nil
 }
@@ -195,7 +231,7 @@ func (s *Source) look(ctx context.Context) error {
 	if s.web != nil {
 		err = s.fetch(ctx)
 	} else {
-		err = s.stat(ctx)
+		err = s.reread(ctx)
 	}
 	if ctx.Err() == nil {
 		s.set(func(st *Status) {
@@ -208,13 +244,13 @@ func (s *Source) look(ctx context.Context) error {
 	return err
 }
 
-// stat looks at a file of this machine.
-func (s *Source) stat(ctx context.Context) error {
-	info, err := os.Stat(s.location)
+// reread reads the files of this machine unless they are as they were.
+func (s *Source) reread(ctx context.Context) error {
+	now, err := stat(append([]string{s.location}, s.with...))
 	if err != nil {
 		return err
 	}
-	if s.used.same(info) {
+	if same(s.used, now) {
 		if s.bad == nil {
 			s.set(func(st *Status) { st.Checked = time.Now() })
 		}
@@ -224,38 +260,61 @@ func (s *Source) stat(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	s.used, s.bad = fileState{info}, err
+	s.used, s.bad = now, err
 	if err == nil {
-		s.loaded(l, "", info.ModTime(), time.Now())
+		s.loaded(l, "", now[0].ModTime(), time.Now())
 	}
 	return err
 }
 
+func stat(paths []string) ([]os.FileInfo, error) {
+	infos := make([]os.FileInfo, len(paths))
+	for i, path := range paths {
+		var err error
+		if infos[i], err = os.Stat(path); err != nil {
+			return nil, err
+		}
+	}
+	return infos, nil
+}
+
 func (s *Source) copyPath() string { return filepath.Join(s.web.Folder, s.name) }
 
-// fetch asks the web.
+// fetch asks the web for another version, and reads the copy again where only the files beside it have changed.
 func (s *Source) fetch(ctx context.Context) error {
+	now, err := stat(s.with)
+	if err != nil {
+		return err
+	}
 	var l Loaded
 	v, err := s.web.Client.Fetch(ctx, download.File{
 		URL: s.location, Path: s.copyPath(), Replace: true, Have: s.kept.Version,
-		MaxBytes: s.web.MaxBytes, Limit: "knowledge.max_file_bytes",
+		MaxBytes: s.web.MaxBytes, Limit: "knowledge.refresh.max_file_bytes",
 		Check: func(ctx context.Context, path string, _ int64) (err error) {
 			l, err = s.load(ctx, path)
 			return err
 		},
 	})
-	if errors.Is(err, download.ErrUnchanged) {
+	unchanged := errors.Is(err, download.ErrUnchanged)
+	if unchanged && same(s.used, now) {
 		s.set(func(st *Status) { st.Checked = time.Now() })
 		return nil
+	}
+	if unchanged {
+		v = s.kept.Version
+		l, err = s.load(ctx, s.copyPath())
 	}
 	if err != nil {
 		return err
 	}
-	s.kept = copyNote{s.status.Location, v, time.Now()}
-	s.loaded(l, v.ETag, modified(s.kept), s.kept.Fetched)
-	if err := s.note(); err != nil {
-		s.log.Warn("what version the copy is cannot be noted; a restart fetches it anew", "error", err)
+	s.used = now
+	if !unchanged {
+		s.kept = copyNote{s.status.Location, v, time.Now()}
+		if err := s.note(); err != nil {
+			s.log.Warn("what version the copy is cannot be noted; a restart fetches it anew", "error", err)
+		}
 	}
+	s.loaded(l, v.ETag, modified(s.kept), time.Now())
 	return nil
 }
 

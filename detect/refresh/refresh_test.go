@@ -105,7 +105,7 @@ func fetcher(t *testing.T, folder string) *Fetcher {
 }
 
 func source(t *testing.T, location, folder string, u *use) *Source {
-	return New("vrps", location, time.Hour, fetcher(t, folder), u.load, slog.New(slog.DiscardHandler))
+	return New("vrps", location, nil, time.Hour, fetcher(t, folder), u.load, slog.New(slog.DiscardHandler))
 }
 
 func (s *Source) is(t *testing.T, state State, entries int, fault string) {
@@ -218,7 +218,7 @@ func TestTooLarge(t *testing.T) {
 		t.Error("no error")
 	}
 	u.holds(t, "", 0)
-	s.is(t, Missing, 0, "knowledge.max_file_bytes is 1048576")
+	s.is(t, Missing, 0, "knowledge.refresh.max_file_bytes is 1048576")
 }
 
 func TestFileOfThisMachine(t *testing.T) {
@@ -268,7 +268,7 @@ func TestFileOfThisMachine(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	w, u := serve(t, "one"), &use{}
-	s := New("vrps", w.URL, 20*time.Millisecond, fetcher(t, t.TempDir()), u.load, slog.New(slog.DiscardHandler))
+	s := New("vrps", w.URL, nil, 20*time.Millisecond, fetcher(t, t.TempDir()), u.load, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- s.Run(ctx) }()
@@ -283,5 +283,30 @@ func TestRun(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A file beside the one that is fetched is read with it, and again when it changes.
+func TestWith(t *testing.T) {
+	w, u, folder := serve(t, "one"), &use{}, t.TempDir()
+	beside := filepath.Join(t.TempDir(), "beside")
+	s := New("vrps", w.URL, []string{beside}, time.Hour, fetcher(t, folder), u.load, slog.New(slog.DiscardHandler))
+	if err := s.Begin(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	for i, content := range []string{"a", "ab", "ab"} {
+		if err := os.WriteFile(beside, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(beside, time.Time{}, time.Unix(int64(len(content)), 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		u.holds(t, "one", min(i+1, 2))
+	}
+	if want := fmt.Sprintf("[whole unless %s unless %[1]s]", tag("one")); fmt.Sprint(w.asked) != want {
+		t.Errorf("asked %q, want %s", w.asked, want)
 	}
 }

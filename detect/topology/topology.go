@@ -173,6 +173,14 @@ func NewOrganisations(source string) *Organisations {
 // Set declares that asn belongs to org.
 func (o *Organisations) Set(asn uint32, org string) { o.of[asn] = org }
 
+// Len is the number of ASes of which the organisation is known.
+func (o *Organisations) Len() int {
+	if o == nil {
+		return 0
+	}
+	return len(o.of)
+}
+
 // Same reports whether a and b are known to belong to one organisation, and which.
 func (o *Organisations) Same(a, b uint32) (org string, ok bool) {
 	if o == nil {

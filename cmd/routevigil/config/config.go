@@ -35,7 +35,7 @@ import (
 type Config struct {
 	Ingest    Ingest                 `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
 	Archive   fetch.Configuration    `yaml:"archive" doc:"Where the commands fetch and replay get files of RIPE RIS and RouteViews from."`
-	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history; read at the start."`
+	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history."`
 	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
 	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
 	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
@@ -56,11 +56,12 @@ func Default() Config {
 	return Config{
 		Ingest: Ingest{RISLive: rislive.DefaultConfiguration(), BMP: bmp.DefaultConfiguration(),
 			BGP: bgpsession.DefaultConfiguration(), Bus: bus.DefaultConfiguration()},
-		Archive: fetch.DefaultConfiguration(),
-		Detect:  detect.DefaultConfiguration(),
-		Store:   embedded.DefaultConfiguration(),
-		Alert:   alert.DefaultConfiguration(),
-		API:     api.DefaultConfiguration(),
+		Archive:   fetch.DefaultConfiguration(),
+		Knowledge: detect.DefaultKnowledgeFiles(),
+		Detect:    detect.DefaultConfiguration(),
+		Store:     embedded.DefaultConfiguration(),
+		Alert:     alert.DefaultConfiguration(),
+		API:       api.DefaultConfiguration(),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 	"github.com/routevigil/routevigil/api/web"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/archive"
 	"github.com/routevigil/routevigil/ingest/bgpsession"
@@ -39,6 +41,7 @@ type Service struct {
 	store    *embedded.Store
 	bus      *bus.Bus
 	sources  []ingest.Source
+	keeper   *keeper
 	pipeline *pipeline
 	notifier *alert.Notifier
 	server   *api.Server
@@ -49,10 +52,6 @@ type Service struct {
 func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *Service, err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	knowledge, err := c.Knowledge.Load()
-	if err != nil {
-		return nil, err
-	}
 	receivers, err := alert.Receivers(c.Alert, version)
 	if err != nil {
 		return nil, err
@@ -66,6 +65,16 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			s.store.Close()
 		}
 	}()
+	s.keeper, err = newKeeper(c.Knowledge, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"))
+	defer func() {
+		if err != nil {
+			s.keeper.close()
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	registry.MustRegister(newSourceCollector(s.keeper.statuses))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	if c.Ingest.RISLive.Enabled {
 		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
@@ -94,13 +103,13 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
 		metrics: newPipelineMetrics(registry), every: checkpointEvery, questions: make(chan func(*detect.Engine)),
 	}
-	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, knowledge, s.pipeline.collect) }
+	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.keeper.knowledge(), s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()
 	s.pipeline.publishStatus(true)
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feeds, Health: s.health, Web: web.Handler(), Version: version,
+		Store: s.store, Table: s.pipeline, Feeds: s.feeds, Sources: s.keeper.statuses, Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})
 	if err = s.server.Listen(); err != nil {
@@ -113,7 +122,10 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 func (s *Service) Addr() net.Addr { return s.server.Addr() }
 
 // Close closes the store. Run must have returned.
-func (s *Service) Close() error { return s.store.Close() }
+func (s *Service) Close() error {
+	s.keeper.close()
+	return s.store.Close()
+}
 
 // Run works until ctx ends or a part fails for good. The HTTP server is up from the start, so that
 // a long recovery can be watched. Stopping goes upstream first: the feeds, then what they left on the
@@ -145,6 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 // work runs the feeds and the pipeline until ctx ends.
 func (s *Service) work(ctx context.Context, fail func(error)) error {
 	feeds := newGroup(fail)
+	feeds.run("knowledge", func() error { return s.keeper.run(ctx, s.pipeline.questions) })
 	for _, source := range s.sources {
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, s.bus.Publish) })
 	}
@@ -260,8 +273,30 @@ func (s *Service) health() api.Health {
 			h.Reasons = append(h.Reasons, feedSentence(f))
 		}
 	}
+	for _, st := range s.keeper.statuses() {
+		if sentence := sourceSentence(st); sentence != "" {
+			h.Reasons = append(h.Reasons, sentence)
+		}
+	}
 	h.Ready = fresh && !blocked
 	return h
+}
+
+// sourceSentence says what is wrong with a source; nothing where nothing is.
+func sourceSentence(st refresh.Status) string {
+	var sentence string
+	switch st.State {
+	case refresh.Missing:
+		sentence = fmt.Sprintf("Nothing has been read of %s (%s) yet", st.Name, st.Location)
+	case refresh.Stale:
+		sentence = fmt.Sprintf("What is in use of %s (%s) could not be confirmed since %s", st.Name, st.Location, st.Checked.UTC().Format("2006-01-02 15:04 UTC"))
+	default:
+		return ""
+	}
+	if st.LastError != "" {
+		sentence += "; the last error was: " + st.LastError
+	}
+	return sentence + "."
 }
 
 func feedSentence(f ingest.Status) string {

@@ -1,0 +1,160 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/refresh"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
+	"github.com/routevigil/routevigil/ingest/download"
+)
+
+// keeper keeps what verdicts are compared with fresh, and gives the detector what is new.
+type keeper struct {
+	sources []*refresh.Source
+	client  *download.Client
+	news    chan struct{} // holds a token while the detector does not have what is current
+
+	mu      sync.Mutex
+	current detect.Knowledge
+}
+
+// newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
+// what is on the web. Close must be called, also after an error.
+func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logger) (*keeper, error) {
+	k := &keeper{news: make(chan struct{}, 1)}
+	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
+	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
+	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
+	add := func(name, location string, with []string, every time.Duration, read func(path string) (entries int, put func(*detect.Knowledge), err error)) {
+		if location == "" {
+			return
+		}
+		k.sources = append(k.sources, refresh.New(name, location, with, every, web, func(_ context.Context, path string) (refresh.Loaded, error) {
+			entries, put, err := read(path)
+			if err == nil {
+				k.use(put)
+			}
+			return refresh.Loaded{Entries: entries}, err
+		}, log))
+	}
+	add("vrps", f.VRPs, f.SLURM, f.Refresh.VRPs, func(path string) (int, func(*detect.Knowledge), error) {
+		set, err := rpki.ReadFile(path, f.SLURM...)
+		return set.Len(), func(now *detect.Knowledge) { now.VRPs = set }, err
+	})
+	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+		r, err := topology.ReadFile(path)
+		return r.Len(), func(now *detect.Knowledge) { now.Relationships = r }, err
+	})
+	add("as_org", f.Organisations, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+		o, err := topology.ReadOrganisations(path)
+		return o.Len(), func(now *detect.Knowledge) { now.Organisations = o }, err
+	})
+	errs := []error{f.Check()}
+	for _, s := range k.sources {
+		errs = append(errs, s.Begin(context.Background()))
+	}
+	select {
+	case <-k.news: // the detector begins with it
+	default:
+	}
+	return k, errors.Join(errs...)
+}
+
+func (k *keeper) close() { k.client.Close() }
+
+func (k *keeper) use(put func(*detect.Knowledge)) {
+	k.mu.Lock()
+	put(&k.current)
+	k.mu.Unlock()
+	select {
+	case k.news <- struct{}{}:
+	default: // the detector has yet to take what came before
+	}
+}
+
+// knowledge is what is current.
+func (k *keeper) knowledge() detect.Knowledge {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.current
+}
+
+// run keeps the sources fresh until ctx ends. questions is where the detector answers between two batches.
+func (k *keeper) run(ctx context.Context, questions chan<- func(*detect.Engine)) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, s := range k.sources {
+		wg.Go(func() { _ = s.Run(ctx) })
+	}
+	for {
+		select {
+		case <-k.news:
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case questions <- func(e *detect.Engine) { e.Replace(k.knowledge()) }:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// statuses says how fresh the sources are.
+func (k *keeper) statuses() []refresh.Status {
+	all := make([]refresh.Status, len(k.sources))
+	for i, s := range k.sources {
+		all[i] = s.Status()
+	}
+	return all
+}
+
+// sourceCollector shows how fresh the sources are.
+type sourceCollector struct {
+	statuses                    func() []refresh.Status
+	age, checked, entries, good *prometheus.Desc
+}
+
+func newSourceCollector(statuses func() []refresh.Status) *sourceCollector {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("routevigil_source_"+name, help, []string{"source"}, nil)
+	}
+	return &sourceCollector{statuses: statuses,
+		age:     desc("age_seconds", "Age of the reference data in use; absent where there is none."),
+		checked: desc("checked_timestamp_seconds", "When it was last confirmed to be the newest there is, in seconds since the Unix epoch."),
+		entries: desc("entries", "How much of it is in use."),
+		good:    desc("fresh", "1 while it is fresh and the last attempt to refresh it did not fail, otherwise 0."),
+	}
+}
+
+func (c *sourceCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.age, c.checked, c.entries, c.good} {
+		ch <- d
+	}
+}
+
+func (c *sourceCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, st := range c.statuses() {
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, st.Name)
+		}
+		if st.State != refresh.Missing {
+			gauge(c.age, st.AgeSeconds)
+			gauge(c.checked, float64(st.Checked.UnixMilli())/1000)
+		}
+		gauge(c.entries, float64(st.Entries))
+		good := 0.0
+		if st.State == refresh.Fresh && st.LastError == "" {
+			good = 1
+		}
+		gauge(c.good, good)
+	}
+}
