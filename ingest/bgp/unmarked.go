@@ -10,7 +10,7 @@ package bgp
 // alarming.
 func (d *Decoder) UpdateUnmarked(body []byte, o Options) (u *Update, guessed bool, err error) {
 	u, err = d.Update(body, o)
-	if o.AddPath != 0 || err == nil && !repeatsDefault(u.Announced) && !repeatsDefault(u.Withdrawn) {
+	if o.AddPath != 0 || err == nil && !defaults(u) {
 		return u, false, err
 	}
 	with := o
@@ -21,6 +21,32 @@ func (d *Decoder) UpdateUnmarked(body []byte, o Options) (u *Update, guessed boo
 	u, err = d.Update(body, o)
 	return u, false, err
 }
+
+// UpdateMarked is [Decoder.Update] for the opposite: a source of which o says that it writes path identifiers,
+// but which may fail to. FRR 8.4 and, after policy, GoBGP 3.10 show by BMP without them what came with them. A
+// message that can be read only without them is; without says whether that was so for the last message of the
+// same source, because then one that can be read both ways is read like it. The second result is that of this
+// message.
+func (d *Decoder) UpdateMarked(body []byte, o Options, without bool) (*Update, bool, error) {
+	first, second := o, o
+	if without {
+		first.AddPath = 0
+	} else {
+		second.AddPath = 0
+	}
+	u, err := d.Update(body, first)
+	if o.AddPath == 0 || err == nil && !(without && defaults(u)) {
+		return u, without, err
+	}
+	if u, err := d.Update(body, second); err == nil && (without || !defaults(u)) {
+		return u, !without, nil
+	}
+	u, err = d.Update(body, first)
+	return u, without, err
+}
+
+// defaults reports whether there are so many default routes that path identifiers were taken for routes.
+func defaults(u *Update) bool { return repeatsDefault(u.Announced) || repeatsDefault(u.Withdrawn) }
 
 func repeatsDefault(routes []NLRI) bool {
 	n := 0
