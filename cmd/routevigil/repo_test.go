@@ -111,6 +111,7 @@ var dependencies = map[string][]string{
 	"golang.org/x/sys":                    {"ingest/bgpsession"}, // socket options
 	"modernc.org/sqlite":                  {"store/embedded"},
 	"github.com/google/go-cmp":            {"store/storetest"},
+	"github.com/osrg/gobgp/v4":            {"ingest/bgp/gobgptest"}, // what tests compare with
 }
 
 // A package that helps tests ends in "test" (storetest); like the testing modules it is no part of the program.

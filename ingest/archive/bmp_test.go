@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"net/netip"
 	"testing"
 
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
+	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/mrt"
 )
 
@@ -22,6 +25,14 @@ func FuzzBMP(f *testing.F) {
 	}
 	f.Add(pcap)
 	f.Add([]byte{0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0, 0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 28, 0, 0, 0})
+	peer := bmp.PeerHeader{Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64500, ID: netip.MustParseAddr("192.0.2.1")}
+	for _, b := range bgptest.Fuzzed(f) {
+		message, err := bmp.Append(nil, &bmp.Message{Version: 3, Type: bmp.TypeRouteMonitoring, Peer: peer, BGP: b})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(message)
+	}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		for _, updates := range []bool{false, true} {
 			in := bufio.NewReader(bytes.NewReader(file))

@@ -130,34 +130,39 @@ func decodeAll(t *rapid.T, b []byte, o Options) (all Update, messages int) {
 	return all, messages
 }
 
+// GenUpdate makes an update of one family, and the options of a session that carries it.
+func GenUpdate(t *rapid.T) (Update, Options) {
+	o := Options{
+		TwoOctetAS:      rapid.Bool().Draw(t, "two octets"),
+		AddPath:         FamilySet(rapid.Uint8Range(0, uint8(AllFamilies)).Draw(t, "add-path")),
+		ExtendedMessage: rapid.Bool().Draw(t, "extended"),
+	}
+	f := rapid.SampledFrom([]Family{IPv4Unicast, IPv6Unicast, IPv4Multicast, IPv6Multicast}).Draw(t, "family")
+	hop := genAddr4(t, "next hop")
+	var local netip.Addr
+	if f.AFI() == 2 || rapid.Bool().Draw(t, "extended next hop") {
+		hop = genAddr6(t, "next hop")
+		if rapid.Bool().Draw(t, "link-local") {
+			local = genAddr6(t, "link-local")
+		}
+	}
+	withdrawn, announced := genRoutes(t, f, o.AddPath.Has(f), "withdrawn"), genRoutes(t, f, o.AddPath.Has(f), "announced")
+	var u Update
+	if f.SAFI() == 1 {
+		u.Withdrawn, u.Announced = withdrawn, announced
+	} else {
+		u.MulticastWithdrawn, u.MulticastAnnounced = withdrawn, announced
+	}
+	if len(announced) > 0 {
+		u.Attrs = genAttributes(t, hop)
+		u.Attrs.LinkLocal = local
+	}
+	return u, o
+}
+
 func TestUpdateRoundTrip(t *testing.T) {
-	families := []Family{IPv4Unicast, IPv6Unicast, IPv4Multicast, IPv6Multicast}
 	rapid.Check(t, func(t *rapid.T) {
-		o := Options{
-			TwoOctetAS:      rapid.Bool().Draw(t, "two octets"),
-			AddPath:         FamilySet(rapid.Uint8Range(0, uint8(AllFamilies)).Draw(t, "add-path")),
-			ExtendedMessage: rapid.Bool().Draw(t, "extended"),
-		}
-		f := rapid.SampledFrom(families).Draw(t, "family")
-		hop := genAddr4(t, "next hop")
-		var local netip.Addr
-		if f.AFI() == 2 || rapid.Bool().Draw(t, "extended next hop") {
-			hop = genAddr6(t, "next hop")
-			if rapid.Bool().Draw(t, "link-local") {
-				local = genAddr6(t, "link-local")
-			}
-		}
-		withdrawn, announced := genRoutes(t, f, o.AddPath.Has(f), "withdrawn"), genRoutes(t, f, o.AddPath.Has(f), "announced")
-		var want Update
-		if f.SAFI() == 1 {
-			want.Withdrawn, want.Announced = withdrawn, announced
-		} else {
-			want.MulticastWithdrawn, want.MulticastAnnounced = withdrawn, announced
-		}
-		if len(announced) > 0 {
-			want.Attrs = genAttributes(t, hop)
-			want.Attrs.LinkLocal = local
-		}
+		want, o := GenUpdate(t)
 		b, err := AppendUpdate([]byte("before"), &want, o)
 		if err != nil {
 			t.Fatal(err)

@@ -1,50 +1,12 @@
 package bgp
 
 import (
-	"archive/tar"
-	"compress/gzip"
-	"io"
+	"encoding/binary"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
-)
 
-// addPublished adds fuzzed messages that others have published, where they are at hand.
-func addPublished(f *testing.F, add func([]byte)) {
-	dir := filepath.Join("..", "..", "..", "shared", "data", "fuzz")
-	short, _ := filepath.Glob(filepath.Join(dir, "bad-len", "*"))
-	for _, name := range short {
-		if b, err := os.ReadFile(name); err == nil {
-			add(b)
-		}
-	}
-	file, err := os.Open(filepath.Join(dir, "bgp-messages.tar.gz"))
-	if err != nil {
-		return
-	}
-	defer file.Close()
-	z, err := gzip.NewReader(file)
-	if err != nil {
-		f.Fatal(err)
-	}
-	for t := tar.NewReader(z); ; {
-		h, err := t.Next()
-		if err == io.EOF {
-			return
-		}
-		if err != nil {
-			f.Fatal(err)
-		}
-		if h.Typeflag == tar.TypeReg {
-			b, err := io.ReadAll(t)
-			if err != nil {
-				f.Fatal(err)
-			}
-			add(b)
-		}
-	}
-}
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
+)
 
 // checkUpdate holds for whatever was decoded.
 func checkUpdate(t *testing.T, u *Update) {
@@ -79,7 +41,9 @@ func checkUpdate(t *testing.T, u *Update) {
 func FuzzUpdate(f *testing.F) {
 	f.Add(typicalUpdate(f), false, uint8(0))
 	f.Add(append(make([]byte, HeaderLength), body(f, route, needed+reach6+unreach, route)...), true, uint8(AllFamilies))
-	addPublished(f, func(b []byte) { f.Add(b, false, uint8(0)) })
+	for _, b := range bgptest.Fuzzed(f) {
+		f.Add(b, false, uint8(0))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, twoOctet bool, addPath uint8) {
 		if len(b) < HeaderLength || len(b) > MaxExtendedLength {
 			return
@@ -137,7 +101,9 @@ func FuzzSplit(f *testing.F) {
 	f.Add(open)
 	f.Add(AppendNotification(nil, Notification{6, 2, []byte("bye")}))
 	f.Add(AppendRouteRefresh(nil, IPv4Unicast, 0))
-	addPublished(f, func(b []byte) { f.Add(b) })
+	for _, b := range bgptest.Fuzzed(f) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		typ, body, rest, err := Split(b)
 		if err != nil {
@@ -166,10 +132,28 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
+// attributeList is the list of path attributes of an UPDATE, as far as it is there.
+func attributeList(b []byte) ([]byte, bool) {
+	if len(b) < HeaderLength+4 || Type(b[18]) != TypeUpdate {
+		return nil, false
+	}
+	b = b[HeaderLength:]
+	if w := int(binary.BigEndian.Uint16(b)); 2+w+2 <= len(b) {
+		b = b[2+w:]
+		return b[2:min(len(b), 2+int(binary.BigEndian.Uint16(b)))], true
+	}
+	return nil, false
+}
+
 func FuzzRIBEntry(f *testing.F) {
 	f.Add(unhex(f, needed), false)
 	f.Add(unhex(f, origin+path+"800e 11 10 20010db8000000000000000000000001"), false)
 	f.Add(unhex(f, origin+path+reach6), true)
+	for _, b := range bgptest.Fuzzed(f) {
+		if attrs, ok := attributeList(b); ok {
+			f.Add(attrs, false)
+		}
+	}
 	f.Fuzz(func(t *testing.T, attrs []byte, twoOctet bool) {
 		u, err := new(Decoder).RIBEntry(IPv4Unicast, NLRI{Prefix: netip.MustParsePrefix("192.0.2.0/24")}, attrs, Options{TwoOctetAS: twoOctet})
 		if err == nil {

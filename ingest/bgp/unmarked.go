@@ -10,7 +10,7 @@ package bgp
 // alarming.
 func (d *Decoder) UpdateUnmarked(body []byte, o Options) (u *Update, guessed bool, err error) {
 	u, err = d.Update(body, o)
-	if o.AddPath != 0 || err == nil && (d.defaults < 2 || !repeatsDefault(u.Announced) && !repeatsDefault(u.Withdrawn)) {
+	if o.AddPath != 0 || err == nil && !d.repeatsDefault(u) {
 		return u, false, err
 	}
 	with := o
@@ -22,7 +22,36 @@ func (d *Decoder) UpdateUnmarked(body []byte, o Options) (u *Update, guessed boo
 	return u, false, err
 }
 
-func repeatsDefault(routes []NLRI) bool {
+// UpdateMarked is [Decoder.Update] for the opposite: a source of which o says that it writes path identifiers,
+// but which may fail to. FRR 8.4 and, after policy, GoBGP 3.10 show by BMP without them what came with them. A
+// message that can be read only without them is; without says whether that was so for the last message of the
+// same source, because then one that can be read both ways is read like it. The second result is that of this
+// message.
+func (d *Decoder) UpdateMarked(body []byte, o Options, without bool) (*Update, bool, error) {
+	first, second := o, o
+	if without {
+		first.AddPath = 0
+	} else {
+		second.AddPath = 0
+	}
+	u, err := d.Update(body, first)
+	if o.AddPath == 0 || err == nil && !(without && d.repeatsDefault(u)) {
+		return u, without, err
+	}
+	if u, err := d.Update(body, second); err == nil && (without || !d.repeatsDefault(u)) {
+		return u, !without, nil
+	}
+	u, err = d.Update(body, first)
+	return u, without, err
+}
+
+// repeatsDefault reports whether u, the last message, has so many default routes that path identifiers were
+// taken for routes.
+func (d *Decoder) repeatsDefault(u *Update) bool {
+	return d.defaults > 1 && (manyDefaults(u.Announced) || manyDefaults(u.Withdrawn))
+}
+
+func manyDefaults(routes []NLRI) bool {
 	n := 0
 	for i := range routes {
 		if routes[i].Prefix.Bits() == 0 {

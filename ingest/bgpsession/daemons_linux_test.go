@@ -2,7 +2,6 @@ package bgpsession
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -12,13 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"text/template"
 	"time"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // daemon is a BGP implementation that peers with us over IPv4, with a password, and over IPv6. On both
@@ -283,19 +282,12 @@ func TestDaemons(t *testing.T) {
 
 func (d *daemon) test(t *testing.T) {
 	t.Parallel()
-	missing := func(why string) {
-		t.Helper()
-		if os.Getenv("CI") != "" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
 	if d.root && os.Getuid() != 0 {
-		missing(d.name + " can only run as root")
+		bgptest.Missing(t, d.name+" can only run as root")
 	}
 	for _, command := range append([][]string{{d.binary}}, slices.Concat(d.announce, d.withdraw)...) {
 		if _, err := exec.LookPath(command[0]); err != nil {
-			missing(fmt.Sprintf("%v: install the Debian package of %s", err, d.name))
+			bgptest.Missing(t, fmt.Sprintf("%v: install the Debian package of %s", err, d.name))
 		}
 	}
 	s := setting{Dir: t.TempDir(), Free: freePort(t), Password: "shared",
@@ -317,11 +309,11 @@ func (d *daemon) test(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stop, ended := d.start(t, s)
+	running := d.start(t, s)
 	eventually := func(t *testing.T, what string, ok func() bool) {
 		t.Helper()
 		eventually(t, what, func() bool {
-			if err := ended(); err != nil {
+			if err := running.Ended(); err != nil {
 				t.Fatalf("%s ended by itself: %v", d.name, err)
 			}
 			return ok()
@@ -389,7 +381,7 @@ func (d *daemon) test(t *testing.T) {
 		}
 	}
 
-	stop()
+	running.Stop()
 	eventually(t, "the end of both sessions", func() bool {
 		table.apply(t, h.seen())
 		return !table.up[peers[0]] && !table.up[peers[1]]
@@ -437,61 +429,14 @@ func (s setting) run(t *testing.T, words []string) {
 	}
 }
 
-// start runs the daemon in the foreground until the test ends or stop is called, and shows what it
-// wrote if the test fails. ended tells how it ended before that.
-func (d *daemon) start(t *testing.T, s setting) (stop func(), ended func() error) {
+// start runs the daemon in the foreground until the test ends.
+func (d *daemon) start(t *testing.T, s setting) *bgptest.Daemon {
 	t.Helper()
 	c := s.command(t, append([]string{d.binary}, d.args...))
 	for _, e := range d.env {
 		c.Env = append(c.Environ(), s.fill(t, e))
 	}
-	var output bytes.Buffer
-	c.Stdout, c.Stderr = &output, &output
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // for those that have children
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
-	c.WaitDelay = patience
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	var result error
-	go func() {
-		defer close(done)
-		if result = c.Wait(); result == nil {
-			result = errors.New("without an error")
-		}
-	}()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		c.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-done:
-		case <-time.After(10 * time.Second):
-		}
-		syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what is left of its group
-		<-done
-	}
-	ended = func() error {
-		select {
-		case <-done:
-			if !stopped {
-				return result
-			}
-		default:
-		}
-		return nil
-	}
-	t.Cleanup(func() {
-		stop()
-		if t.Failed() {
-			t.Logf("%s wrote:\n%s", d.name, &output)
-		}
-	})
-	return stop, ended
+	return bgptest.StartDaemon(t, c)
 }
 
 func freePort(t *testing.T) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // tape is a connection whose other end says what was recorded, as many octets at a time as step, and
@@ -59,6 +60,9 @@ func FuzzSession(f *testing.F) {
 	f.Add(join(theirOpen(func(o *bgp.Open) {
 		o.Capabilities = append(o.Capabilities, bgp.AddPath(bgp.AddPathBoth, bgp.IPv4Unicast, bgp.IPv6Unicast), bgp.Capability{Code: bgp.CapRole, Value: []byte{0}})
 	}), keepalive, announcement(bgp.Options{AddPath: bgp.AllFamilies}, r4)), uint16(50))
+	for _, b := range bgptest.Fuzzed(f) {
+		f.Add(join(up, b), uint16(4096))
+	}
 	c := configuration()
 	c.Neighbours[0].RemoteASN, c.Neighbours[0].Role, c.Neighbours[0].MaxPrefixes = 0, "customer", 1000
 	addr := netip.MustParseAddr("127.0.0.2")

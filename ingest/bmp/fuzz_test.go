@@ -2,12 +2,14 @@ package bmp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // seeds are messages of every type.
@@ -36,6 +38,19 @@ func seeds(f *testing.F) (all [][]byte) {
 func FuzzDecode(f *testing.F) {
 	for _, b := range seeds(f) {
 		f.Add(b)
+	}
+	// Of BGP messages only the OPENs are decoded here.
+	up := encode(f, upMessage(peer4, open(65000), open(64500)))
+	for _, b := range bgptest.Fuzzed(f) {
+		if t, n, err := bgp.ParseHeader(b); err == nil && t == bgp.TypeOpen {
+			b = append(bytes.Clone(up[:HeaderLength+PeerHeaderLength+20]), b[:min(n, len(b))]...)
+			b, err = bgp.AppendOpen(b, open(64500))
+			if err != nil {
+				f.Fatal(err)
+			}
+			binary.BigEndian.PutUint32(b[1:], uint32(len(b)))
+			f.Add(b)
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := new(Decoder).Decode(b)
@@ -68,6 +83,10 @@ func FuzzSession(f *testing.F) {
 	f.Add(bytes.Join(all, nil))
 	for _, b := range all {
 		f.Add(b)
+	}
+	up := encode(f, upMessage(peer4, open(65000), open(64500)))
+	for _, b := range bgptest.Fuzzed(f) {
+		f.Add(append(bytes.Clone(up), encode(f, monitoring(peer4, b))...))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		r, s := NewReader(bytes.NewReader(stream), MaxLength), NewSession("r", len(stream)%2 == 0)

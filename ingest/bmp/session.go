@@ -89,6 +89,7 @@ type peer struct {
 	up      uint64      // hash of what it said
 	in, out bgp.FamilySet
 	views   uint8 // those heard of, a bit each
+	without uint8 // those whose routes come without the path identifiers that there should be, likewise
 	table   string
 }
 
@@ -297,9 +298,14 @@ func (s *Session) routeMonitoring(m *Message) error {
 		}
 	}
 	var u *bgp.Update
-	guessed := false
+	guessed, without := false, false
 	if p.opened || len(m.Capabilities) > 0 {
-		u, err = s.updates.Update(body, o)
+		bit := uint8(1) << view
+		u, without, err = s.updates.UpdateMarked(body, o, p.without&bit != 0)
+		if without != (p.without&bit != 0) {
+			p.without ^= bit
+			s.counts.CountMalformed("path_identifiers") // once, not for each message
+		}
 	} else {
 		u, guessed, err = s.updates.UpdateUnmarked(body, o)
 	}
@@ -315,7 +321,7 @@ func (s *Session) routeMonitoring(m *Message) error {
 	s.counts.Withdrawals += uint64(len(u.Withdrawn) + len(u.MulticastWithdrawn))
 	s.item.BGP, s.item.Peer = u, p.peer
 	s.item.Peer.View = view
-	s.item.AddPath = guessed || o.AddPath != 0 && o.AddPath.Has(family(u))
+	s.item.AddPath = guessed || !without && o.AddPath != 0 && o.AddPath.Has(family(u))
 	return nil
 }
 

@@ -254,6 +254,42 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// A router may show without path identifiers what it says came with them, in one view or in all; once that is
+// known, it decides how to read what can be read both ways.
+func TestMissingPathIdentifiers(t *testing.T) {
+	both := bgp.AddPath(bgp.AddPathBoth, bgp.IPv4Unicast)
+	withPaths := bgp.Options{AddPath: bgp.Families(bgp.IPv4Unicast)}
+	two := []bgp.NLRI{nlri("203.0.112.0/24", 0), nlri("203.0.113.0/24", 0)} // 415957104 is 18 cb0070
+	post := with(peer4, FlagPostPolicy)
+	s := NewSession("r", false)
+	var got []string
+	for _, m := range []*Message{
+		upMessage(peer4, open(65000, both), open(64500, both)),
+		monitoring(post, update(t, bgp.Options{}, two...)),
+		monitoring(post, update(t, bgp.Options{}, two[1])),
+		monitoring(post, update(t, bgp.Options{}, two...)),
+		monitoring(peer4, update(t, withPaths, nlri("203.0.113.0/24", 70_000))),
+		monitoring(post, update(t, withPaths, nlri("10.20.0.0/24", 1))), // without: 0.0.0.0/0 three times, and more
+		monitoring(post, update(t, withPaths, nlri("203.0.113.0/24", 70_000))),
+	} {
+		it, err := s.Message(encode(t, m), received)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Type == TypeRouteMonitoring {
+			got = append(got, fmt.Sprint(it.BGP.Announced, it.AddPath))
+		}
+	}
+	want := []string{"[{203.0.113.0/24 415957104}] true", "[{203.0.113.0/24 0}] false", "[{203.0.112.0/24 0} {203.0.113.0/24 0}] false",
+		"[{203.0.113.0/24 70000}] true", "[{10.20.0.0/24 1}] true", "[{203.0.113.0/24 70000}] true"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]uint64{"path_identifiers": 2}, s.Counts().Malformed); diff != "" {
+		t.Errorf("malformed: -want +got\n%s", diff)
+	}
+}
+
 func vrf(h PeerHeader, distinguisher uint64) PeerHeader {
 	h.Type, h.Distinguisher = RDInstance, distinguisher
 	return h

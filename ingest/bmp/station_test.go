@@ -59,16 +59,18 @@ func (h *heard) count(fits func(*ingest.Update) bool) (n int) {
 	return n
 }
 
+const patience = 2 * time.Minute // for what must come
+
 // eventually waits until what holds; what says what is missing, or nothing when it holds.
 func eventually(t testing.TB, what func() string) {
 	t.Helper()
 	missing := ""
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if missing = what(); missing == "" {
 			return
 		}
 	}
-	t.Fatalf("after 30 s still: %s", missing)
+	t.Fatalf("after %v still: %s", patience, missing)
 }
 
 func testConfiguration() Configuration {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // record assembles a record from hex.
@@ -308,6 +309,9 @@ func FuzzReader(f *testing.F) {
 	f.Add(record(f, 5, typeTableDump, 1, "0000 0000 c6336400 18 01 00000064 c0000209 fbf4 0012", attrs2))
 	f.Add(record(f, 5, typeBGP4MP, entry, peers2, "0000 0001 00000064 0001 01 04 c0000209 18 c63364 000b", attrs2short))
 	f.Add(record(f, 5, typeBGP4MP, messageAS4AddPath, peers4, updateP))
+	for _, b := range bgptest.Fuzzed(f) {
+		f.Add(record(f, 5, typeBGP4MP, messageAS4, peers4, hex.EncodeToString(b)))
+	}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		r := NewReader(bytes.NewReader(file), "test", "")
 		offset, calls := int64(-1), 0

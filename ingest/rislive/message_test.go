@@ -17,6 +17,7 @@ import (
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 var byValue = cmp.Options{
@@ -386,6 +387,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(envelope(`"type":"RIS_PEER_STATE","state":"connected"`)))
 	f.Add([]byte(`{"type":"ris_error","data":{"message":"a\u0020\"b\\"}}`))
 	f.Add([]byte(envelope(`"type":"UPDATE","path":[1,[2,3],4],"announcements":[{"next_hop":"2001:db8::1,fe80::1","prefixes":["2001:db8::/32","eor"]}]`)))
+	for _, b := range bgptest.Fuzzed(f) {
+		f.Add([]byte(envelope(`"type":"UPDATE","raw":"` + hex.EncodeToString(b) + `"`)))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var d decoder
 		u, err := d.decode(text)
