@@ -728,20 +728,21 @@ func (r *reader) message(p *partition, offset int64, value []byte) error {
 	if len(rest) > 0 {
 		r.malformed(p, offset, errorf("octets_after_message", len(value)-len(rest), "%d octets", len(rest)), value)
 	}
-	fallback := r.header.Time
-	if fallback == 0 {
-		fallback = ingest.TimeOf(now)
+	receipt := r.header.Time
+	if receipt == 0 {
+		receipt = ingest.TimeOf(now)
 	}
 	stream.deliver.Lock()
 	defer stream.deliver.Unlock()
 	stream.mu.Lock()
-	it, err := stream.session.Message(body, fallback)
+	it, err := stream.session.Message(body, receipt)
 	stream.mu.Unlock()
 	if err != nil {
 		r.s.received(now, 0, 0)
 		r.keep(p, offset, err, value) // the session has counted it
 		return nil
 	}
+	it.Time = eventTime(it.Time, receipt)
 	stamp := ingest.Time(0)
 	if it.BGP != nil {
 		stamp = it.Time
@@ -749,6 +750,19 @@ func (r *reader) message(p *partition, offset int64, value []byte) error {
 	err = stream.session.Emit(it, r.handle)
 	r.s.received(now, stamp, r.updates)
 	return err
+}
+
+// maxSkew is how far a router's stamp may be from the collector's.
+const maxSkew = time.Hour
+
+// eventTime is the router's stamp of a message, unless that is far from when OpenBMP's collector received it.
+// Then the router's clock is wrong (some count from their start, and show 1971), or it says since when it has
+// a route that it tells of only now; what matters is when it is told.
+func eventTime(router, receipt ingest.Time) ingest.Time {
+	if router.Sub(receipt).Abs() > maxSkew {
+		return receipt
+	}
+	return router
 }
 
 // stream finds that of a router, or begins it; nil if there are too many. p.turn is held.
