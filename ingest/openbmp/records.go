@@ -142,7 +142,8 @@ func (d *decompressor) read(r io.Reader) error {
 
 func (d *decompressor) zstandard(b []byte) (err error) {
 	if d.zstd == nil {
-		d.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(d.most)))
+		// The bound of memory is one of the window too, which producers leave at 8 MB however little they have.
+		d.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(d.most, 32<<20))))
 		if err != nil {
 			return err
 		}
@@ -161,6 +162,9 @@ func (d *decompressor) zstandard(b []byte) (err error) {
 // 16 octets of header, then blocks, each after its length.
 func (d *decompressor) snappy(b []byte) error {
 	const header = 16
+	if len(b) == 0 { // what kafka-go writes for nothing
+		return nil
+	}
 	if !bytes.HasPrefix(b, []byte("\x82SNAPPY\x00")) {
 		return d.block(b)
 	}

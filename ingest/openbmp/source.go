@@ -689,16 +689,15 @@ func (r *reader) records(p *partition, x *fetched) error {
 				})
 			}
 		}
-		next = p.next.Load()
 		if bad, ok := errors.AsType[*batchError](err); ok {
-			r.malformed(p, next, bad, b)
+			r.malformed(p, p.next.Load(), bad, b)
 			if one.first > next || one.last < next || one.last >= x.high {
-				one.last = next
+				one.last = next // which cannot be true, so that no more is given up than one
 			}
 		} else if err != nil {
 			return err
 		}
-		p.next.Store(max(next, one.last+1))
+		p.next.Store(max(p.next.Load(), one.last+1))
 		b = rest
 	}
 	return nil
