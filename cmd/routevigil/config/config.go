@@ -27,6 +27,7 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store/embedded"
 )
@@ -46,6 +47,7 @@ type Config struct {
 type Ingest struct {
 	RISLive  rislive.Configuration    `yaml:"ris_live" doc:"RIPE's stream of what its collectors hear."`
 	BMP      bmp.Configuration        `yaml:"bmp" doc:"Routers of one's own that tell over BMP what they hear; none by default."`
+	OpenBMP  openbmp.Configuration    `yaml:"openbmp" doc:"BMP that OpenBMP's collectors put into Kafka, such as RouteViews' public stream."`
 	BGP      bgpsession.Configuration `yaml:"bgp" doc:"Sessions with routers of one's own; none by default."`
 	Baseline []string                 `yaml:"baseline" doc:"MRT table dumps, plain or compressed, that say what is normal when the service starts for the first time; without any it learns from the feeds for detect.warmup."`
 	Bus      bus.Configuration        `yaml:"bus" doc:"The queue between the feeds and detection."`
@@ -55,7 +57,7 @@ type Ingest struct {
 func Default() Config {
 	return Config{
 		Ingest: Ingest{RISLive: rislive.DefaultConfiguration(), BMP: bmp.DefaultConfiguration(),
-			BGP: bgpsession.DefaultConfiguration(), Bus: bus.DefaultConfiguration()},
+			OpenBMP: openbmp.DefaultConfiguration(), BGP: bgpsession.DefaultConfiguration(), Bus: bus.DefaultConfiguration()},
 		Archive:   fetch.DefaultConfiguration(),
 		Knowledge: detect.DefaultKnowledgeFiles(),
 		Detect:    detect.DefaultConfiguration(),

@@ -25,6 +25,7 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store/embedded"
 )
@@ -84,6 +85,13 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if c.Ingest.BMP.Enabled() {
 		s.sources = append(s.sources, bmp.New(c.Ingest.BMP, log.With("component", "bmp"), registry))
 	}
+	if c.Ingest.OpenBMP.Enabled {
+		var source *openbmp.Source
+		if source, err = openbmp.New(c.Ingest.OpenBMP, c.Store.Directory, log.With("component", "openbmp"), registry); err != nil {
+			return nil, fmt.Errorf("ingest.openbmp: %w", err)
+		}
+		s.sources = append(s.sources, source)
+	}
 	if len(c.Ingest.BGP.Listen) > 0 {
 		sessions := bgpsession.New(c.Ingest.BGP, log.With("component", "bgp"), registry)
 		if err = sessions.Listen(); err != nil {
@@ -97,7 +105,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		s.sources = append(s.sources, sessions)
 	}
 	if len(s.sources) == 0 {
-		return nil, errors.New("there is no feed: enable ingest.ris_live, or set ingest.bmp.listen, ingest.bmp.connect or ingest.bgp.listen")
+		return nil, errors.New("there is no feed: enable ingest.ris_live or ingest.openbmp, or set ingest.bmp.listen, ingest.bmp.connect or ingest.bgp.listen")
 	}
 	s.pipeline = &pipeline{
 		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
