@@ -305,10 +305,12 @@ func (s *scanner) bare() {
 		}
 		s.pos++
 	}
-	switch t := string(s.text); {
-	case s.err != nil || t == "true" || t == "false" || t == "null" || isNumber(s.text):
-	default:
-		s.fail("%q is no JSON value", t)
+	switch string(s.text) {
+	case "true", "false", "null":
+		return
+	}
+	if !isNumber(s.text) {
+		s.fail("%q is no JSON value", s.text)
 	}
 }
 
