@@ -251,7 +251,7 @@ var (
 	errSilent = errors.New("the cache hung up without an answer")
 )
 
-// downgrade says that the cache wants a lower version.
+// downgrade says that the cache wants, or needs, a lower version.
 type downgrade struct{ to uint8 }
 
 func (d downgrade) Error() string { return fmt.Sprintf("the cache speaks version %d", d.to) }
@@ -531,6 +531,11 @@ func (s *session) decode(b []byte) error {
 	}
 	p := &s.pdu
 	switch {
+	case p.Type == ASPA && !p.Announce && len(p.Providers) > 0:
+		// A withdrawal has no providers. This is the form of drafts before 8210bis-13, which StayRTR 0.5
+		// still speaks: the flags stand elsewhere. Without ASPAs the two understand each other.
+		s.c.log.Warn("the cache sends ASPAs as an old draft had them: going on without ASPAs, in version 1", "cache", s.c.caches[s.cache].Address)
+		return downgrade{1}
 	case p.Type == ErrorReport:
 		return s.reported(p)
 	case p.Version == s.version:

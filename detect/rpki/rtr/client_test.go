@@ -170,7 +170,9 @@ func reset(version uint8) PDU { return PDU{Version: version, Type: ResetQuery} }
 func query(version uint8, serial uint32) PDU {
 	return PDU{Version: version, Type: SerialQuery, Session: sessionID, Serial: serial}
 }
-func response(version uint8) PDU { return PDU{Version: version, Type: CacheResponse, Session: sessionID} }
+func response(version uint8) PDU {
+	return PDU{Version: version, Type: CacheResponse, Session: sessionID}
+}
 func notify(version uint8, serial uint32) PDU {
 	return PDU{Version: version, Type: SerialNotify, Session: sessionID, Serial: serial}
 }
@@ -343,6 +345,16 @@ func TestVersions(t *testing.T) {
 			p.want(reset(0))
 			return p
 		}, 0},
+		{"ASPAs in the form of an old draft", func(w *world) *peer {
+			p := w.accept("a")
+			p.want(reset(2))
+			p.send(response(2))
+			p.conn.Write([]byte{2, 11, 0, 0, 0, 0, 0, 20, 1, 0, 0, 1, 0, 0, 0xfb, 0xf7, 0, 0, 0xfb, 0xf8}) // as StayRTR 0.5.1 sends it
+			p.wantEnd()
+			p = w.accept("a")
+			p.want(reset(1))
+			return p
+		}, 1},
 		{"it hangs up", func(w *world) *peer {
 			for v := uint8(2); v > 0; v-- {
 				p := w.accept("a")
@@ -759,13 +771,12 @@ func TestPDUAcrossARefresh(t *testing.T) {
 // While the client is dialling it can be stopped, and in every other state too.
 func TestRunEnds(t *testing.T) {
 	for name, script := range map[string]func(*world){
-		"at once":     func(*world) {},
-		"dialling":    func(w *world) { synctest.Wait() },
-		"asking":      func(w *world) { w.accept("a") },
-		"receiving":   func(w *world) { p := w.accept("a"); p.want(reset(2)); p.send(response(2)) },
-		"idle":        func(w *world) { w.start("a"); synctest.Wait() },
-		"waiting":     func(w *world) { w.setDown("a", true); time.Sleep(time.Minute) },
-		"never heard": func(w *world) { time.Sleep(time.Hour) },
+		"at once":   func(*world) {},
+		"dialling":  func(w *world) { synctest.Wait() },
+		"asking":    func(w *world) { w.accept("a") },
+		"receiving": func(w *world) { p := w.accept("a"); p.want(reset(2)); p.send(response(2)) },
+		"idle":      func(w *world) { w.start("a"); synctest.Wait() },
+		"waiting":   func(w *world) { w.setDown("a", true); time.Sleep(time.Minute) },
 	} {
 		t.Run(name, func(t *testing.T) { run(t, []string{"a"}, script) })
 	}
