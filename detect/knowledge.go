@@ -7,7 +7,8 @@ import (
 	"github.com/routevigil/routevigil/detect/topology"
 )
 
-// Knowledge is what verdicts compare with. All of it is optional and must not change while in use.
+// Knowledge is what verdicts compare with. All of it is optional and must not change while in use; see
+// [Engine.SetVRPs] for how newer VRPs take the place of older ones.
 type Knowledge struct {
 	VRPs          *rpki.Set
 	Relationships *topology.Relationships
