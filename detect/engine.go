@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
@@ -84,6 +85,9 @@ type Engine struct {
 	dumped  bool   // rows of a table dump were among what was learned
 	refused uint64 // updates refused for MaxPeers
 
+	known    *Knowledge // what the shards judge by
+	lastVRPs *rpki.Set  // the last there were, also when they have expired
+
 	idScratch []uint32
 }
 
@@ -96,10 +100,10 @@ type pendingUpdate struct {
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{}}
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{}, known: &k, lastVRPs: k.VRPs}
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
-		s := &shard{number: i, of: c.Shards, know: &k, links: e.links, peers: e.peers, learning: true,
+		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, peers: e.peers, learning: true,
 			nextGC: compactAt, suspects: map[uint32][]finding{}}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links))
 		e.shards = append(e.shards, s)

@@ -514,7 +514,7 @@ func (s *shard) weighROV(v *verdict, e *entry, origin uint32) {
 	r := s.know.VRPs.Validate(e.prefix, origin, true)
 	v.rpki = r.State
 	switch r.Reason {
-	case "invalid_asn", "as0":
+	case "invalid_asn", "invalid_both", "as0":
 		v.ledger.add("rpki."+r.Reason, weightInvalidASN, "rpki", s.know.VRPs.Source(), "RPKI Invalid: %s", vrpList(r.VRPs))
 	case "invalid_length":
 		v.ledger.add("rpki.invalid_length", weightInvalidLength, "rpki", s.know.VRPs.Source(), "RPKI Invalid, too long: %s", vrpList(r.VRPs))

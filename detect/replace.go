@@ -2,71 +2,131 @@ package detect
 
 import (
 	"github.com/routevigil/routevigil/detect/rpki"
-	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 )
 
-// Replace makes k what verdicts are compared with from now on, at the price of one pass over the paths and the
-// prefixes of the table.
+// Replace makes k what verdicts are compared with from now on. Like every method of the engine it is for its owner,
+// between updates. At the next tick what the change concerns is judged again: prefixes under a VRP that came or
+// went, paths of which ASPAs or relationships now say something else and, where anything but the RPKI changed, all
+// that is under suspicion. What was usual before something spoke against it stays usual: that an attestation, or a
+// file of relationships, now calls a route wrong that has long been there is how things stand, and no event of routing.
 //
-// What is under suspicion is judged again at the next tick, and so are routes that were never taken as normal and
-// whose origin validation changes. What stands unsuspected stays so: that an attestation, or a file of relationships,
-// now calls a route wrong that has long been there is how things stand, and no event of routing.
+// No VRPs where there were some says that they have expired: what is judged from then on goes without, but what
+// the RPKI has shown to be wrong is not taken back, since nothing has shown it to be right.
 func (e *Engine) Replace(k Knowledge) {
 	e.flush()
-	e.shareLearned()
-	e.parallel(func(s *shard) { s.replace(&k, e.clock) })
+	before := *e.known
+	*e.known = k
+	r := reconsideration{
+		at:     e.clock,
+		others: k.Relationships != before.Relationships || k.Organisations != before.Organisations,
+		paths:  k.Relationships != before.Relationships,
+	}
+	if k.VRPs != nil {
+		r.blind = before.VRPs == nil
+		r.concerned, r.aspas = changedSpace(e.lastVRPs, k.VRPs)
+		r.paths = r.paths || r.aspas || r.blind
+		e.lastVRPs = k.VRPs
+	}
+	e.parallel(func(s *shard) {
+		s.table.paths.rels, s.table.paths.aspas = k.Relationships, e.lastVRPs.ASPAs()
+		if r.paths {
+			s.reconsider(r, s.regrow())
+		} else {
+			s.reconsider(r, nil)
+		}
+		s.table.paths.aspas = k.VRPs.ASPAs()
+	})
 	e.shareLearned()
 }
 
-func (s *shard) replace(k *Knowledge, now ingest.Time) {
-	before := s.know
-	s.know = k
-	suspicious := map[nodeID]bool{}
-	for id := range s.table.entries {
-		e := &s.table.entries[id]
-		if e.suspect {
-			for _, r := range e.routes {
-				suspicious[r.node] = true
-			}
+// reconsideration is what a change of knowledge concerns.
+type reconsideration struct {
+	at        ingest.Time
+	concerned *rpki.Set // covers what VRPs changed; nil where none did
+	aspas     bool      // ASPAs changed
+	blind     bool      // there were no VRPs for a while
+	others    bool      // something else than the RPKI changed
+	paths     bool      // paths are to be worked out anew
+}
+
+// changedSpace returns a set that covers what VRPs changed, nil where none did, and whether ASPAs did.
+func changedSpace(before, now *rpki.Set) (concerned *rpki.Set, aspas bool) {
+	b := rpki.NewBuilder()
+	for c := range rpki.Diff(before, now, ingest.Time(0).Time()) {
+		if c.ASPA != nil {
+			aspas = true
+			break
 		}
-		if !s.learning && (e.suspect || s.revalidated(e, before)) {
-			s.markDirty(e, uint32(id), now)
+		if err := b.Add(*c.VRP); err != nil {
+			return now, true // both sets together are more than one may be: judge all anew
 		}
 	}
-	for _, id := range s.table.paths.replace(k.Relationships, k.VRPs.ASPAs()) {
-		if suspicious[id] {
+	if b.Len() > 0 {
+		concerned = b.Set("")
+	}
+	return concerned, aspas
+}
+
+// regrow works out every node anew and returns which changed. Valleys that show on paths whose every
+// link is usual are usual from now on.
+func (s *shard) regrow() []bool {
+	t := s.table.paths
+	changed := make([]bool, len(t.nodes))
+	for i := rootCount; i < len(t.nodes); i++ { // a parent stands before its children
+		old := t.nodes[i]
+		n := t.grow(old.parent, old.asn)
+		n.flags = n.flags&^flagNovel | old.flags&flagNovel // novelty is a matter of when it was judged
+		t.nodes[i] = n
+		if n.flags == old.flags && n.leak == old.leak && n.leakAs == old.leakAs {
 			continue
 		}
-		if from, leaker, to := s.table.paths.triple(id); !s.links.usualValley(from, leaker, to) {
+		changed[i] = true
+		if n.leak != 0 && old.leak == 0 && n.flags&flagNovel == 0 {
+			from, leaker, to := t.triple(nodeID(i))
 			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
 		}
 	}
+	return changed
 }
 
-// revalidated reports whether e has routes of an origin that is not usual and that the RPKI calls
-// something else than before.
-func (s *shard) revalidated(e *entry, before *Knowledge) bool {
-	for i := range e.origins {
-		o := &e.origins[i]
-		if o.routes > 0 && !o.usual && before.VRPs.State(e.prefix, o.asn, o.asn != 0) != s.know.VRPs.State(e.prefix, o.asn, o.asn != 0) {
+// reconsider marks for judgement what r concerns; paths are those that changed.
+func (s *shard) reconsider(r reconsideration, paths []bool) {
+	if s.learning {
+		return
+	}
+	for i := range s.table.entries {
+		en := &s.table.entries[i]
+		if len(en.routes) > 0 && (s.concerns(en, r) || hasPath(en, paths)) {
+			s.markDirty(en, uint32(i), r.at)
+		}
+	}
+}
+
+func (s *shard) concerns(en *entry, r reconsideration) bool {
+	if en.suspect && (r.others || r.blind) {
+		return true
+	}
+	if !r.blind {
+		return r.concerned.State(en.prefix, 0, false) == rpki.Invalid
+	}
+	for i := range en.origins {
+		o := &en.origins[i]
+		if o.routes > 0 && s.know.VRPs.State(en.prefix, o.asn, o.asn != 0) == rpki.Invalid {
 			return true
 		}
 	}
 	return false
 }
 
-// replace works out every node anew and returns those that have a valley and had none.
-func (t *pathTree) replace(rels *topology.Relationships, aspas rpki.ASPAs) (leaking []nodeID) {
-	t.rels, t.aspas = rels, aspas
-	for i := range t.nodes[rootCount:] { // a parent stands before its children
-		id := nodeID(i + rootCount)
-		before := &t.nodes[id]
-		now := t.grow(before.parent, before.asn)
-		if now.leak != 0 && before.leak == 0 {
-			leaking = append(leaking, id)
-		}
-		t.nodes[id] = now
+func hasPath(en *entry, paths []bool) bool {
+	if paths == nil {
+		return false
 	}
-	return leaking
+	for _, r := range en.routes {
+		if paths[r.node] {
+			return true
+		}
+	}
+	return false
 }

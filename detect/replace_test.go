@@ -110,7 +110,7 @@ func TestReplaceAndStandingValleys(t *testing.T) {
 }
 
 // A VRP that comes while an origin is under suspicion decides.
-func TestReplaceVRPs(t *testing.T) {
+func TestReplaceVRPsDecides(t *testing.T) {
 	for _, test := range []struct {
 		origin uint32 // that the VRP allows
 		ends   bool

@@ -2,22 +2,19 @@
 // 6811) and which providers an AS has (ASPAs, validated by draft-ietf-sidrops-aspa-verification),
 // with an operator's local exceptions to both (SLURM, RFC 8416).
 //
-// A set is immutable once built, so that any number of verdicts may read it without a lock; new
-// data makes a new set.
+// A [Set] is immutable once built, so that any number of verdicts may read it without a lock; new
+// data makes a new set. It is a sorted array of 32 bytes a VRP in which every VRP knows the next
+// shorter prefix around it: a validation is one binary search and then a walk over what covers, and
+// the same order gives the difference of two sets by one pass over both. The project's radix tree
+// (detect/prefixtree, over kentik/patricia) takes 112 bytes a prefix and about 2 µs a walk, where 48
+// bytes and 1 µs were asked for.
 package rpki
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
+	"iter"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
-
-	"github.com/routevigil/routevigil/detect/prefixtree"
+	"slices"
+	"time"
 )
 
 // VRP is one validated ROA payload: ASN may originate Prefix and its more-specifics up to MaxLength.
@@ -25,7 +22,8 @@ type VRP struct {
 	Prefix    netip.Prefix `json:"prefix"`
 	MaxLength uint8        `json:"max_length"`
 	ASN       uint32       `json:"asn"`
-	TA        string       `json:"ta,omitempty"` // trust anchor, where the source says
+	TA        string       `json:"ta,omitempty"`     // trust anchor, where the source says
+	Expires   time.Time    `json:"expires,omitzero"` // when its proof ends if nobody renews it, in whole seconds, where the source says
 }
 
 // State is the outcome of route origin validation.
@@ -46,43 +44,50 @@ func (s State) String() string { return stateNames[s] }
 // Validity is a State with its reason.
 type Validity struct {
 	State State
-	// Reason refines Invalid: "invalid_asn" (no covering VRP names the origin), "invalid_length" (one
-	// does, but for shorter prefixes), "as0" (all covering VRPs are AS0); otherwise it is State's name.
+	// Reason refines Invalid: "invalid_length" (a covering VRP names the origin, but only for shorter
+	// prefixes), "invalid_asn" (none names it, though some allow the length), "invalid_both" (none
+	// names it and none allows the length), "as0" (all covering VRPs are AS0); otherwise it is State's
+	// name.
 	Reason string
 	// VRPs are all that cover the prefix, the shortest first.
 	VRPs []VRP
 }
 
-// Data is what an export of a validator holds.
+// Data is what a [Set] is built of.
 type Data struct {
 	VRPs  []VRP
 	ASPAs ASPAs
 }
 
-// Set is an immutable set of Data. The nil Set validates every origin as Unavailable and attests
-// nothing of paths.
+// Set is an immutable set of VRPs and ASPAs. The nil Set validates every origin as Unavailable and
+// attests nothing of paths.
 type Set struct {
-	vrps  []VRP
-	aspas ASPAs
-	tree  *prefixtree.Tree
-	from  string
+	v4, v6  table
+	anchors []string // by record.anchor
+	aspas   ASPAs
+	from    string
+	built   time.Time
 }
 
-// NewSet builds a set from d, which it keeps; from names the source and its version in evidence.
+// NewSet builds a set from d, whose ASPAs it keeps; from names the source and its version in
+// evidence. It panics where a VRP is none by [Builder.Add].
 func NewSet(d Data, from string) *Set {
-	s := &Set{vrps: d.VRPs, aspas: d.ASPAs, tree: prefixtree.New(), from: from}
-	for i, v := range d.VRPs {
-		s.tree.Insert(v.Prefix, uint32(i))
+	b := NewBuilder()
+	b.aspas = d.ASPAs
+	for _, v := range d.VRPs {
+		if err := b.Add(v); err != nil {
+			panic(err)
+		}
 	}
-	return s
+	return b.Set(from)
 }
 
-// Len is the number of VRPs.
+// Len is the number of VRPs. One that two trust anchors attest counts twice.
 func (s *Set) Len() int {
 	if s == nil {
 		return 0
 	}
-	return len(s.vrps)
+	return len(s.v4.records) + len(s.v6.records)
 }
 
 // ASPAs returns what the set attests of paths, nil when there is no set.
@@ -101,16 +106,76 @@ func (s *Set) Source() string {
 	return s.from
 }
 
+// Built is when the validator made the set, zero where it does not say.
+func (s *Set) Built() time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	return s.built
+}
+
+// VRPs yields every VRP, IPv4 before IPv6, by address, length, AS number and maximum length.
+func (s *Set) VRPs() iter.Seq[VRP] {
+	return func(yield func(VRP) bool) {
+		if s == nil {
+			return
+		}
+		for _, t := range [...]*table{&s.v4, &s.v6} {
+			for i := range t.records {
+				if !yield(s.vrp(t, &t.records[i])) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Contains reports whether the set holds v, whatever its trust anchor and expiry.
+func (s *Set) Contains(v VRP) bool {
+	if s == nil || !v.Prefix.IsValid() {
+		return false
+	}
+	q := keyOf(v.Prefix)
+	t := s.of(v.Prefix)
+	for i := t.last(q); i >= 0 && t.records[i].key() == q; i-- {
+		if r := &t.records[i]; r.asn == v.ASN && r.most == v.MaxLength {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Set) of(p netip.Prefix) *table {
+	if p.Addr().Is4() {
+		return &s.v4
+	}
+	return &s.v6
+}
+
+func (s *Set) vrp(t *table, r *record) VRP {
+	v := VRP{MaxLength: r.most, ASN: r.asn, TA: s.anchors[r.anchor]}
+	if t == &s.v4 {
+		v.Prefix = r.prefix4()
+	} else {
+		v.Prefix = r.prefix6()
+	}
+	if r.expires != 0 {
+		v.Expires = time.Unix(int64(r.expires), 0).UTC()
+	}
+	return v
+}
+
 // State validates a route by RFC 6811 §2. hasOrigin is false where the origin is NONE (the path is
-// empty or ends in an AS_SET).
+// empty or ends in an AS_SET). It does not allocate.
 func (s *Set) State(p netip.Prefix, origin uint32, hasOrigin bool) State {
 	if s == nil {
 		return Unavailable
 	}
-	var buf [32]uint32
+	q, t := keyOf(p), s.of(p)
 	state := NotFound
-	for _, id := range s.tree.Covering(buf[:0], p) {
-		if s.vrps[id].matches(p, origin, hasOrigin) {
+	for i := t.covering(q); i >= 0; i = t.next(i) {
+		r := &t.records[i]
+		if hasOrigin && r.asn == origin && origin != 0 && q.bits <= r.most {
 			return Valid
 		}
 		state = Invalid
@@ -120,221 +185,35 @@ func (s *Set) State(p netip.Prefix, origin uint32, hasOrigin bool) State {
 
 // Validate is State with the reason and the VRPs that decide.
 func (s *Set) Validate(p netip.Prefix, origin uint32, hasOrigin bool) Validity {
-	v := Validity{State: s.State(p, origin, hasOrigin)}
-	v.Reason = v.State.String()
-	if v.State == Unavailable || v.State == NotFound {
-		return v
+	if s == nil {
+		return Validity{State: Unavailable, Reason: Unavailable.String()}
 	}
-	as0, sameASN := true, false
-	for _, id := range s.tree.Covering(nil, p) {
-		vrp := s.vrps[id]
-		v.VRPs = append(v.VRPs, vrp)
-		as0 = as0 && vrp.ASN == 0
-		sameASN = sameASN || hasOrigin && vrp.ASN == origin && origin != 0
-	}
-	if v.State == Invalid {
-		switch {
-		case as0:
-			v.Reason = "as0"
-		case sameASN:
-			v.Reason = "invalid_length"
-		default:
-			v.Reason = "invalid_asn"
+	v := Validity{State: NotFound}
+	as0, sameASN, length := true, false, false
+	q, t := keyOf(p), s.of(p)
+	for i := t.covering(q); i >= 0; i = t.next(i) {
+		r := &t.records[i]
+		v.VRPs = append(v.VRPs, s.vrp(t, r))
+		same, fits := hasOrigin && r.asn == origin && origin != 0, q.bits <= r.most
+		if same && fits {
+			v.State = Valid
+		} else if v.State == NotFound {
+			v.State = Invalid
 		}
+		as0, sameASN, length = as0 && r.asn == 0, sameASN || same, length || fits
+	}
+	slices.Reverse(v.VRPs)
+	switch {
+	case v.State != Invalid:
+		v.Reason = v.State.String()
+	case as0:
+		v.Reason = "as0"
+	case sameASN:
+		v.Reason = "invalid_length"
+	case length:
+		v.Reason = "invalid_asn"
+	default:
+		v.Reason = "invalid_both"
 	}
 	return v
-}
-
-func (v VRP) matches(p netip.Prefix, origin uint32, hasOrigin bool) bool {
-	return hasOrigin && v.ASN == origin && v.ASN != 0 && p.Bits() <= int(v.MaxLength)
-}
-
-// MaxVRPs and MaxASPAs bound what Read accepts; the whole RPKI held about 700,000 VRPs in 2026.
-const (
-	MaxVRPs  = 20_000_000
-	MaxASPAs = 5_000_000
-)
-
-// maxProviders bounds one ASPA, as the RPKI's own implementations do.
-const maxProviders = 10_000
-
-// ReadFile reads a validator's export, see [Read], and applies the SLURM files in order.
-func ReadFile(path string, slurm ...string) (*Set, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("VRPs: %w", err)
-	}
-	defer f.Close()
-	d, err := Read(bufio.NewReaderSize(f, 1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("VRPs %s: %w", path, err)
-	}
-	for _, file := range slurm {
-		x, err := ReadExceptions(file)
-		if err != nil {
-			return nil, err
-		}
-		d = x.Apply(d)
-		path += " with " + file
-	}
-	return NewSet(d, path), nil
-}
-
-// Read reads the JSON export of rpki-client, Routinator, OctoRPKI or StayRTR: an object with an
-// array "roas" of {"asn": 64500 or "AS64500", "prefix": …, "maxLength": …, "ta": …}, an array "aspas"
-// of {"customer_asid": …, "providers": […]} (Routinator: "customer"), or both. Other members are
-// skipped. A single wrong entry rejects the whole: half a VRP set makes valid routes invalid.
-func Read(r io.Reader) (Data, error) {
-	j := json.NewDecoder(r)
-	d := Data{ASPAs: ASPAs{}}
-	if err := expectDelim(j, '{'); err != nil {
-		return Data{}, err
-	}
-	seen := false
-	for j.More() {
-		key, err := j.Token()
-		if err != nil {
-			return Data{}, err
-		}
-		switch key {
-		case "roas":
-			seen = true
-			err = readArray(j, "roas", d.addROA)
-		case "aspas":
-			seen = true
-			err = readArray(j, "aspas", d.addASPA)
-		default:
-			var skip json.RawMessage
-			err = j.Decode(&skip)
-		}
-		if err != nil {
-			return Data{}, err
-		}
-	}
-	if err := expectDelim(j, '}'); err != nil {
-		return Data{}, err
-	}
-	if !seen {
-		return Data{}, errors.New(`neither "roas" nor "aspas": expected the JSON export of rpki-client or Routinator`)
-	}
-	return d, nil
-}
-
-// readArray gives every element of an array to add.
-func readArray(j *json.Decoder, name string, add func(*json.Decoder) error) error {
-	if err := expectDelim(j, '['); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	for i := 0; j.More(); i++ {
-		if err := add(j); err != nil {
-			return fmt.Errorf("%s[%d]: %w", name, i, err)
-		}
-	}
-	return expectDelim(j, ']')
-}
-
-func (d *Data) addROA(j *json.Decoder) error {
-	var roa struct {
-		ASN       asn    `json:"asn"`
-		Prefix    string `json:"prefix"`
-		MaxLength *int   `json:"maxLength"`
-		TA        string `json:"ta"`
-	}
-	roa.ASN.missing = true
-	if err := j.Decode(&roa); err != nil {
-		return err
-	}
-	if roa.ASN.missing {
-		return errors.New("asn is missing")
-	}
-	v, err := makeVRP(roa.ASN.n, roa.Prefix, roa.MaxLength)
-	if err != nil {
-		return err
-	}
-	v.TA = roa.TA
-	if d.VRPs = append(d.VRPs, v); len(d.VRPs) > MaxVRPs {
-		return fmt.Errorf("more than %d VRPs", MaxVRPs)
-	}
-	return nil
-}
-
-func (d *Data) addASPA(j *json.Decoder) error {
-	var aspa struct {
-		Customer   *asn  `json:"customer"`
-		CustomerID *asn  `json:"customer_asid"`
-		Providers  []asn `json:"providers"`
-	}
-	if err := j.Decode(&aspa); err != nil {
-		return err
-	}
-	if aspa.Customer == nil {
-		aspa.Customer = aspa.CustomerID
-	}
-	if aspa.Customer == nil {
-		return errors.New("customer_asid is missing")
-	}
-	if len(aspa.Providers) > maxProviders {
-		return fmt.Errorf("AS%d names more than %d providers", aspa.Customer.n, maxProviders)
-	}
-	d.ASPAs.Add(aspa.Customer.n, numbers(aspa.Providers))
-	if len(d.ASPAs) > MaxASPAs {
-		return fmt.Errorf("more than %d ASPAs", MaxASPAs)
-	}
-	return nil
-}
-
-// asn is an AS number as JSON writes it: 64500, "64500" or "AS64500".
-type asn struct {
-	n       uint32
-	missing bool
-}
-
-func (a *asn) UnmarshalJSON(b []byte) error {
-	text := strings.Trim(string(b), `"`)
-	n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToUpper(text), "AS"), 10, 32)
-	if err != nil {
-		return fmt.Errorf("%q is not an AS number", text)
-	}
-	*a = asn{n: uint32(n)}
-	return nil
-}
-
-func numbers(as []asn) []uint32 {
-	ns := make([]uint32, len(as))
-	for i, a := range as {
-		ns[i] = a.n
-	}
-	return ns
-}
-
-func makeVRP(asn uint32, prefix string, maxLength *int) (VRP, error) {
-	p, err := netip.ParsePrefix(prefix)
-	if err != nil {
-		return VRP{}, fmt.Errorf("prefix %q: %w", prefix, err)
-	}
-	if p != p.Masked() {
-		return VRP{}, fmt.Errorf("prefix %s has bits set beyond its length", prefix)
-	}
-	v := VRP{Prefix: p, MaxLength: uint8(p.Bits()), ASN: asn}
-	if maxLength != nil {
-		if *maxLength < p.Bits() || *maxLength > p.Addr().BitLen() {
-			return VRP{}, fmt.Errorf("maxLength %d of %s is outside %d to %d", *maxLength, prefix, p.Bits(), p.Addr().BitLen())
-		}
-		v.MaxLength = uint8(*maxLength)
-	}
-	return v, nil
-}
-
-func expectDelim(d *json.Decoder, want json.Delim) error {
-	t, err := d.Token()
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return err
-	}
-	if t != want {
-		return fmt.Errorf("expected %q, found %v", want.String(), t)
-	}
-	return nil
 }

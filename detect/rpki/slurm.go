@@ -36,25 +36,34 @@ type aspaAssertion struct {
 	providers []uint32
 }
 
-// Apply returns d without what the filters match and with what is asserted. Assertions are never
-// filtered (RFC 8416 §4.2). d itself is not changed.
-func (x Exceptions) Apply(d Data) Data {
-	out := Data{ASPAs: ASPAs{}}
-	for _, v := range d.VRPs {
+// Apply returns s without what the filters match and with what is asserted, as a set of its own; from
+// is as in [NewSet]. Assertions are never filtered (RFC 8416 §4.2).
+func (x Exceptions) Apply(s *Set, from string) (*Set, error) {
+	b := NewBuilder()
+	b.built = s.Built()
+	for v := range s.VRPs() {
 		if !slices.ContainsFunc(x.filters, func(f vrpFilter) bool { return f.matches(v) }) {
-			out.VRPs = append(out.VRPs, v)
+			if err := b.Add(v); err != nil {
+				return nil, err
+			}
 		}
 	}
-	out.VRPs = append(out.VRPs, x.vrps...)
-	for customer, providers := range d.ASPAs {
+	for _, v := range x.vrps {
+		if err := b.Add(v); err != nil {
+			return nil, err
+		}
+	}
+	for customer, providers := range s.ASPAs() {
 		if !slices.Contains(x.aspaFilters, customer) {
-			out.ASPAs[customer] = slices.Clone(providers)
+			b.aspas[customer] = slices.Clone(providers)
 		}
 	}
 	for _, a := range x.aspas {
-		out.ASPAs.Add(a.customer, a.providers)
+		if err := b.AddASPA(a.customer, a.providers); err != nil {
+			return nil, err
+		}
 	}
-	return out
+	return b.Set(from), nil
 }
 
 // slurmFile is the whole of a SLURM file. A member it does not name is an error (RFC 8416 §3.2).
@@ -164,11 +173,10 @@ func (x *Exceptions) readAssertions(file *slurmFile) error {
 		if a.ASN == nil {
 			return fmt.Errorf("prefixAssertions[%d]: asn is missing", i)
 		}
-		v, err := makeVRP(*a.ASN, a.Prefix, a.MaxLength)
+		v, err := assertedVRP(*a.ASN, a.Prefix, a.MaxLength)
 		if err != nil {
 			return fmt.Errorf("prefixAssertions[%d]: %w", i, err)
 		}
-		v.TA = "SLURM"
 		x.vrps = append(x.vrps, v)
 	}
 	for i, a := range file.Assertions.ASPA {
@@ -182,6 +190,18 @@ func (x *Exceptions) readAssertions(file *slurmFile) error {
 		x.aspas = append(x.aspas, aspaAssertion{customer, a.Providers})
 	}
 	return nil
+}
+
+func assertedVRP(asn uint32, prefix string, maxLength *int) (VRP, error) {
+	p, err := netip.ParsePrefix(prefix)
+	if err != nil {
+		return VRP{}, err
+	}
+	v := VRP{Prefix: p, MaxLength: uint8(p.Bits()), ASN: asn, TA: "SLURM"}
+	if maxLength != nil {
+		v.MaxLength = uint8(min(max(*maxLength, 0), 255)) // whatever else is out of range stays so
+	}
+	return v, NewBuilder().Add(v)
 }
 
 func oneOf(a, b *uint32) (uint32, error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -26,37 +27,42 @@ func TestApply(t *testing.T) {
 			vrp("198.51.100.0/24", 24, 64502), vrp("2001:db8::/32", 48, 64503)},
 		ASPAs: ASPAs{64500: {1}, 64501: {2}},
 	}
-	before := len(d.ASPAs[64501])
+	set := NewSet(d, "test")
+	all := slices.Collect(set.VRPs()) // in order: /16, /24, /25, 198…, 2001…
+	wide, d24, d25, other, six := all[0], all[1], all[2], all[3], all[4]
 	for _, c := range []struct {
 		name, filters, assertions string
 		vrps                      []VRP
 		aspas                     ASPAs
 	}{
-		{"nothing", ``, ``, d.VRPs, d.ASPAs},
-		{"by prefix, what is inside goes and what covers stays", `"prefixFilters":[{"prefix":"192.0.2.0/24"}]`, ``, d.VRPs[2:], d.ASPAs},
-		{"by AS", `"prefixFilters":[{"asn":64500}]`, ``, []VRP{d.VRPs[1], d.VRPs[3], d.VRPs[4]}, d.ASPAs},
-		{"by both", `"prefixFilters":[{"prefix":"192.0.0.0/16","asn":64501,"comment":"x"}]`, ``, []VRP{d.VRPs[0], d.VRPs[2], d.VRPs[3], d.VRPs[4]}, d.ASPAs},
-		{"two filters", `"prefixFilters":[{"asn":64500},{"prefix":"2001:db8::/32"}]`, ``, []VRP{d.VRPs[1], d.VRPs[3]}, d.ASPAs},
+		{"nothing", ``, ``, all, d.ASPAs},
+		{"by prefix, what is inside goes and what covers stays", `"prefixFilters":[{"prefix":"192.0.2.0/24"}]`, ``, []VRP{wide, other, six}, d.ASPAs},
+		{"by AS", `"prefixFilters":[{"asn":64500}]`, ``, []VRP{d25, other, six}, d.ASPAs},
+		{"by both", `"prefixFilters":[{"prefix":"192.0.0.0/16","asn":64501,"comment":"x"}]`, ``, []VRP{wide, d24, other, six}, d.ASPAs},
+		{"two filters", `"prefixFilters":[{"asn":64500},{"prefix":"2001:db8::/32"}]`, ``, []VRP{d25, other}, d.ASPAs},
 		{"an assertion is never filtered", `"prefixFilters":[{"asn":64500}]`, `"prefixAssertions":[{"asn":64500,"prefix":"203.0.113.0/24","maxPrefixLength":26}]`,
-			[]VRP{d.VRPs[1], d.VRPs[3], d.VRPs[4], {netip.MustParsePrefix("203.0.113.0/24"), 26, 64500, "SLURM"}}, d.ASPAs},
-		{"ASPAs by customer, under either name", `"aspaFilters":[{"customerAsid":64500},{"customerAsn":64501}]`, ``, d.VRPs, ASPAs{}},
-		{"asserted ASPAs unite with what stays", ``, `"aspaAssertions":[{"customerAsn":64501,"providerAsns":[3,2]}]`, d.VRPs, ASPAs{64500: {1}, 64501: {2, 3}}},
+			[]VRP{d25, other, {Prefix: netip.MustParsePrefix("203.0.113.0/24"), MaxLength: 26, ASN: 64500, TA: "SLURM"}, six}, d.ASPAs},
+		{"ASPAs by customer, under either name", `"aspaFilters":[{"customerAsid":64500},{"customerAsn":64501}]`, ``, all, ASPAs{}},
+		{"asserted ASPAs unite with what stays", ``, `"aspaAssertions":[{"customerAsn":64501,"providerAsns":[3,2]}]`, all, ASPAs{64500: {1}, 64501: {2, 3}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x, err := parseExceptions(strings.NewReader(`{"slurmVersion":2,"validationOutputFilters":{` + c.filters + `},"locallyAddedAssertions":{` + c.assertions + `}}`))
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := x.Apply(d)
-			if !slices.Equal(got.VRPs, c.vrps) {
-				t.Errorf("VRPs %v, want %v", got.VRPs, c.vrps)
+			set, err := x.Apply(set, "changed")
+			if err != nil {
+				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.aspas, got.ASPAs); diff != "" {
+			if got := slices.Collect(set.VRPs()); !slices.Equal(got, c.vrps) {
+				t.Errorf("VRPs %v, want %v", got, c.vrps)
+			}
+			if diff := cmp.Diff(c.aspas, set.ASPAs()); diff != "" {
 				t.Errorf("ASPAs (-want +got):\n%s", diff)
 			}
 		})
 	}
-	if len(d.ASPAs[64501]) != before {
+	if len(d.ASPAs[64501]) != 1 || set.Len() != len(all) {
 		t.Error("Apply changed its argument")
 	}
 }
@@ -103,29 +109,28 @@ func TestAgainstRoutinator(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Data{ASPAs: ASPAs{}}
+			want := NewSet(Data{ASPAs: ASPAs{}}, "nothing")
 			printed, err := os.ReadFile(strings.TrimSuffix(strings.TrimSuffix(file, ".slurm2"), ".slurm") + ".json")
 			if err != nil {
 				t.Fatal(err)
 			}
 			if bytes.Contains(printed, []byte(`"roas"`)) || bytes.Contains(printed, []byte(`"aspas"`)) {
-				if want, err = Read(bytes.NewReader(printed)); err != nil {
+				if want, err = Read(bytes.NewReader(printed), "Routinator"); err != nil {
 					t.Fatal(err)
 				}
 			}
+			wantASPAs := want.ASPAs()
 			if strings.HasSuffix(file, ".slurm") {
-				want.ASPAs = ASPAs{} // version 1 has none
+				wantASPAs = ASPAs{} // version 1 has none
 			}
-			got := x.Apply(Data{})
-			for _, vs := range [][]VRP{got.VRPs, want.VRPs} {
-				for i := range vs {
-					vs[i].TA = ""
-				}
+			got, err := x.Apply(nil, "SLURM")
+			if err != nil {
+				t.Fatal(err)
 			}
-			if !slices.Equal(got.VRPs, want.VRPs) {
-				t.Errorf("VRPs %v, want %v", got.VRPs, want.VRPs)
+			if changes := slices.Collect(Diff(want, got, time.Time{})); len(changes) > 0 && changes[0].VRP != nil {
+				t.Errorf("VRPs differ: %v", changes)
 			}
-			if diff := cmp.Diff(want.ASPAs, got.ASPAs); diff != "" {
+			if diff := cmp.Diff(wantASPAs, got.ASPAs()); diff != "" {
 				t.Errorf("ASPAs (-want +got):\n%s", diff)
 			}
 		})
@@ -143,8 +148,8 @@ func TestReadRealExports(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if d, err := Read(f); err != nil || len(d.VRPs) == 0 {
-			t.Errorf("%s: %d VRPs, %v", name, len(d.VRPs), err)
+		if s, err := Read(f, name); err != nil || s.Len() == 0 || s.Built().IsZero() {
+			t.Errorf("%s: %d VRPs built %v, %v", name, s.Len(), s.Built(), err)
 		}
 	}
 }
@@ -157,9 +162,12 @@ func FuzzExceptions(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d := x.Apply(Data{VRPs: []VRP{vrp("192.0.2.0/24", 24, 1)}, ASPAs: ASPAs{1: {2}}})
-		if again := x.Apply(Data{}); len(again.VRPs) > len(d.VRPs) {
-			t.Errorf("from nothing %d VRPs, from one %d", len(again.VRPs), len(d.VRPs))
+		one, err := x.Apply(NewSet(Data{VRPs: []VRP{vrp("192.0.2.0/24", 24, 1)}, ASPAs: ASPAs{1: {2}}}, "one"), "fuzz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if none, err := x.Apply(nil, "fuzz"); err != nil || none.Len() > one.Len() {
+			t.Errorf("from nothing %d VRPs, from one %d; %v", none.Len(), one.Len(), err)
 		}
 	})
 }
