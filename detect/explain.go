@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -17,6 +19,7 @@ type Explanation struct {
 	ASPath      []uint32            `json:"as_path"`
 	ROV         ROV                 `json:"rov"`
 	ASPA        ASPA                `json:"aspa"`
+	Registry    Registry            `json:"registry"`
 	History     History             `json:"history"`
 	Leak        *Leak               `json:"leak"`
 	Kind        *incident.Kind      `json:"kind"` // nil when nothing is wrong
@@ -38,6 +41,56 @@ type ASPA struct {
 	Upstream   string     `json:"upstream"`
 	Downstream string     `json:"downstream"`
 	Hops       []rpki.Hop `json:"hops"` // the denied ones that make it Invalid, as far as it is
+}
+
+// Registry is what IANA and the RIRs say of the prefix and of its origin.
+type Registry struct {
+	Special string   `json:"special"` // the special-purpose block that the prefix lies in, or ""
+	Prefix  *Holding `json:"prefix"`  // nil where no statistics were read
+	Origin  *Holding `json:"origin"`  // nil also where the path has no single origin
+}
+
+// Holding is who holds a prefix or an AS number.
+type Holding struct {
+	Status   string `json:"status"` // allocated, assigned, available, reserved, mixed or unknown
+	Registry string `json:"registry"`
+	Country  string `json:"country"`
+	Holder   string `json:"holder"` // the registry's opaque identifier of the holder
+	Since    string `json:"since"`  // the day, 2006-01-02, or ""
+}
+
+func (s *shard) registry(p netip.Prefix, origin uint32, hasOrigin bool) Registry {
+	var r Registry
+	if special, ok := registry.SpecialPrefix(p); ok {
+		r.Special = fmt.Sprintf("%s, %s, %s", special.Prefix, special.Name, special.RFC)
+	}
+	if s.know.Delegations == nil {
+		return r
+	}
+	r.Prefix = holding(s.know.Delegations.Prefix(p))
+	if hasOrigin {
+		r.Origin = holding(s.know.Delegations.ASN(origin))
+	}
+	return r
+}
+
+func holding(h registry.Holding) *Holding {
+	out := &Holding{Status: h.Status.String(), Registry: h.Registry, Country: h.Country, Holder: h.Holder}
+	if !h.Since.IsZero() {
+		out.Since = h.Since.Format(time.DateOnly)
+	}
+	return out
+}
+
+// String is one line for people.
+func (h *Holding) String() string {
+	s := h.Status
+	for _, part := range [][2]string{{" by ", h.Registry}, {" to ", h.Holder}, {" in ", h.Country}, {" since ", h.Since}} {
+		if part[1] != "" {
+			s += part[0] + part[1]
+		}
+	}
+	return s
 }
 
 // History is what the baseline knows of the prefix.
@@ -67,7 +120,7 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 	origin, hasOrigin := path.Origin()
 	r := s.know.VRPs.Validate(p, origin, hasOrigin)
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROV{r.State.String(), r.Reason, append([]rpki.VRP{}, r.VRPs...)},
-		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}}, Evidence: []incident.Evidence{}}
+		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	up, down := s.know.VRPs.ASPAs().VerifyUpstream(path, 0), s.know.VRPs.ASPAs().VerifyDownstream(path, 0)
 	x.ASPA = ASPA{up.State.String(), down.State.String(), append([]rpki.Hop{}, down.Hops...)}
 	if down.State != rpki.PathInvalid {

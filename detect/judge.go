@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -26,6 +27,7 @@ const (
 	weightStrangers        = 2.0  // nothing known connects the two ASes
 	weightAdjacent         = -3.5 // provider and customer often originate for each other
 	weightSameOrg          = -6.0
+	weightRegistered       = -4.0 // the registry gave the prefix and the AS number to one holder
 	weightLargerCover      = -2.0 // the origin also announces a block around it
 	weightForeignCommon    = -1.5 // the covering block is full of others' more-specifics already
 	weightGone             = -1.5 // the usual origin is no longer there: a handover looks like this
@@ -258,7 +260,7 @@ func effectiveOrigin(tail []uint32) (origin uint32, hidden []uint32) {
 	for _, a := range tail {
 		switch {
 		case a == 0: // an AS_SET
-		case reservedASN(a):
+		case registry.ReservedASN(a):
 			hidden = append(hidden, a)
 		default:
 			return a, hidden
@@ -295,14 +297,14 @@ func (s *shard) seenByEnough(e *entry) bool {
 }
 
 func (s *shard) judgeBogon(e *entry, g *group) *verdict {
-	why, bogon := bogonPrefix(e.prefix)
+	why, bogon := registry.Bogon(e.prefix)
 	if o := e.origin(g.origin); !bogon || o != nil && o.usual {
 		return nil
 	}
 	v := &verdict{kind: incident.BogonPrefix, observed: g.origin, ledger: newLedger()}
 	v.offender, _ = effectiveOrigin(g.tail)
 	v.next = after(g.tail, v.offender)
-	v.ledger.add("prefix.reserved", weightProven, "iana", "special-purpose registries", "%s must not appear in the global table: %s", e.prefix, why)
+	v.ledger.add("prefix.reserved", weightProven, "iana", "special-purpose registries", "%s must not appear in the global table: %s, %s", e.prefix, why.Name, why.RFC)
 	return v
 }
 
@@ -342,7 +344,7 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 func (s *shard) judgeHiddenASN(e *entry, g *group, origin uint32, hidden []uint32) *verdict {
 	v := &verdict{kind: incident.BogonASN, offender: origin, next: after(g.tail, origin), observed: g.origin,
 		expected: []uint32{origin}, ledger: newLedger()}
-	if privateASN(hidden[0]) {
+	if registry.PrivateASN(hidden[0]) {
 		v.kind = incident.PrivateASNLeak
 	}
 	v.rpki = s.know.VRPs.State(e.prefix, g.origin, g.origin != 0)
@@ -406,6 +408,7 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	if cover != nil {
 		s.weighCover(v, e, cover, origin)
 	}
+	s.weighRegistry(v, e.prefix, origin)
 	s.weighROV(v, e, origin)
 	if typo := slices.IndexFunc(v.expected, func(a uint32) bool { return oneSlip(a, origin) }); typo >= 0 && cover == nil {
 		v.kind, v.victim = incident.TypoASN, v.expected[typo]
@@ -449,6 +452,18 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 		}
 	}
 	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
+}
+
+// weighRegistry adds who holds the prefix, as far as that tells for or against a new origin. That nobody
+// holds it weighs nothing: somebody's route to it is what the new one is compared with.
+func (s *shard) weighRegistry(v *verdict, p netip.Prefix, origin uint32) {
+	d := s.know.Delegations
+	switch h := d.Prefix(p); {
+	case h.SameHolder(d.ASN(origin)):
+		v.ledger.add("registry.same_holder", weightRegistered, "registry", d.Source(), "%s and AS%d are both registered to %s at %s", p, origin, h.Holder, h.Registry)
+	case h.Status.Unallocated():
+		v.ledger.add("registry.unallocated", 0, "registry", d.Source(), "%s is registered to nobody: %s at %s", p, h.Status, h.Registry)
+	}
 }
 
 // weighCover adds what the blocks around a prefix say of its origin.

@@ -3,6 +3,7 @@ package detect
 import (
 	"errors"
 
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
@@ -12,6 +13,7 @@ type Knowledge struct {
 	VRPs          *rpki.Set
 	Relationships *topology.Relationships
 	Organisations *topology.Organisations
+	Delegations   *registry.Set
 }
 
 // KnowledgeFiles names the files that hold Knowledge.
@@ -20,6 +22,7 @@ type KnowledgeFiles struct {
 	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
 	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
 	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+	Delegated     []string `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip; without them only what IANA has set aside is known."`
 }
 
 // Load reads the files that are named. The error joins what is wrong with each.
@@ -40,5 +43,11 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	read(f.VRPs, func(p string) (err error) { k.VRPs, err = rpki.ReadFile(p, f.SLURM...); return err })
 	read(f.Relationships, func(p string) (err error) { k.Relationships, err = topology.ReadFile(p); return err })
 	read(f.Organisations, func(p string) (err error) { k.Organisations, err = topology.ReadOrganisations(p); return err })
+	if len(f.Delegated) > 0 {
+		var err error
+		if k.Delegations, err = registry.ReadFiles(f.Delegated...); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return k, errors.Join(errs...)
 }

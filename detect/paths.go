@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -108,7 +109,7 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 		hops: p.hops, up: p.up, down: p.down}
 	if asn == 0 {
 		n.flags |= flagSet
-	} else if reservedASN(asn) {
+	} else if registry.ReservedASN(asn) {
 		n.flags |= flagReserved
 	}
 	switch {
