@@ -205,6 +205,16 @@ func (t *pathTree) tail(dst []uint32, id nodeID) []uint32 {
 	return dst
 }
 
+// neighbours returns the AS beside the origin of a path and the one after it; 0 where there is none.
+func (t *pathTree) neighbours(id nodeID) (hop, up uint32) {
+	for origin := t.nodes[id].origin; id >= rootCount; id = t.nodes[id].parent {
+		if a := t.nodes[id].asn; a != origin && a != hop && a != 0 {
+			hop, up = a, hop
+		}
+	}
+	return hop, up
+}
+
 // wire returns the path as announced, collector side first, prepends included, AS_SETs left out.
 func (t *pathTree) wire(id nodeID) []uint32 {
 	var p []uint32

@@ -71,6 +71,9 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 		fmt.Fprintf(&b, "  registered: the origin %s\n", x.Registry.Origin)
 	}
 	fmt.Fprintf(&b, "  usual origins: %v, covered by: %v\n", x.History.UsualOrigins, x.History.Covering)
+	for _, k := range x.History.Origins {
+		fmt.Fprintf(&b, "  history: %s\n", k)
+	}
 	if x.Leak != nil {
 		how := "by ASPA"
 		if x.Leak.RFC7908Type != 0 {

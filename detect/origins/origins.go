@@ -145,6 +145,9 @@ func (c *Clock) Advance(t ingest.Time, peers int) {
 	}
 }
 
+// Now is up to when the clock has gone.
+func (c *Clock) Now() ingest.Time { return ingest.Time(c.at) * 1e6 }
+
 // Skip lets time pass up to t in which nothing was watched.
 func (c *Clock) Skip(t ingest.Time) {
 	if now := seconds(t); now > c.at {
@@ -216,6 +219,18 @@ func (h *History) Usual(p *Pair, now ingest.Time) bool {
 // Settled reports that p has been there without a break for d.
 func (h *History) Settled(p *Pair, now ingest.Time, d time.Duration) bool {
 	return p.routes > 0 && float64(seconds(now))-float64(p.since) >= d.Seconds()
+}
+
+// Present is for how long p has been there, what is long past counting less.
+func (h *History) Present(p *Pair, now ingest.Time) time.Duration {
+	present := float64(p.present)
+	if t := seconds(now); t > p.at {
+		decay, sum := h.clock.span(t - p.at)
+		if present *= decay; p.routes > 0 {
+			present += sum
+		}
+	}
+	return time.Duration(present * float64(time.Second))
 }
 
 // Count adds n routes to origin at the time now, or takes -n away, and returns the pair, made if need be.
@@ -312,6 +327,9 @@ func (h *History) add(head *Ref, p Pair) *Pair {
 	q.next = 0
 	return q
 }
+
+// Restore gives back a pair a route that it had when it was saved, as if it had never been away.
+func (p *Pair) Restore() { p.routes++ }
 
 // Append adds a pair that was saved to the end of a chain, as one without routes.
 func (h *History) Append(head *Ref, p Pair) *Pair {
