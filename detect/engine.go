@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -34,12 +35,15 @@ type Configuration struct {
 	Reopen   time.Duration `yaml:"reopen" doc:"Event time after its end within which the same offence reopens an incident instead of making a new one."`
 	Report   time.Duration `yaml:"report" doc:"Shortest event time between two reports that an incident grew or receded; a change of severity is always reported at once."`
 	Warmup   time.Duration `yaml:"warmup" doc:"Event time during which everything is learned as normal, where no table dump gives a baseline."`
+	HalfLife time.Duration `yaml:"half_life" doc:"Event time after which what was seen of a prefix counts half in its history; an origin gone for four of these is no longer usual."`
+	Settle   time.Duration `yaml:"settle" doc:"Event time for which what is suspected must stay, with nothing against it but that it is new, before it is learned as normal."`
 	Shards   int           `yaml:"shards" doc:"Parallel parts of the engine; the result does not depend on it."`
 }
 
 // DefaultConfiguration suits the feeds of public collectors.
 func DefaultConfiguration() Configuration {
-	return Configuration{MinPeers: 3, Hold: time.Minute, Reopen: 24 * time.Hour, Report: 10 * time.Second, Warmup: 15 * time.Minute, Shards: 1}
+	return Configuration{MinPeers: 3, Hold: time.Minute, Reopen: 24 * time.Hour, Report: 10 * time.Second, Warmup: 15 * time.Minute,
+		HalfLife: 30 * 24 * time.Hour, Settle: 7 * 24 * time.Hour, Shards: 1}
 }
 
 // Validate reports every value out of range.
@@ -55,6 +59,8 @@ func (c Configuration) Validate() error {
 	bad(c.Reopen >= 0, "reopen: must not be negative, is %v", c.Reopen)
 	bad(c.Report >= 0, "report: must not be negative, is %v", c.Report)
 	bad(c.Warmup >= 0, "warmup: must not be negative, is %v", c.Warmup)
+	bad(c.HalfLife >= time.Hour, "half_life: must be at least 1h, is %v", c.HalfLife)
+	bad(c.Settle >= time.Hour, "settle: must be at least 1h, is %v", c.Settle)
 	bad(c.Shards >= 1 && c.Shards <= 64, "shards: must be 1 to 64, is %d", c.Shards)
 	return errors.Join(errs...)
 }
@@ -74,6 +80,7 @@ type Engine struct {
 	config  Configuration
 	peers   *peerSet
 	links   *linkMemory
+	history *origins.Clock // shared by the shards' tables; written between ticks only
 	shards  []*shard
 	pending []pendingUpdate
 	gone    map[peerID]bool // sources whose session ended after the pending updates
@@ -88,6 +95,9 @@ type Engine struct {
 	known    *Knowledge // what the shards judge by
 	lastVRPs *rpki.Set  // the last there were, also when they have expired
 
+	watching  bool // the history's clock goes on: something was heard
+	remembers bool // the history of an earlier run was loaded
+
 	idScratch []uint32
 }
 
@@ -100,12 +110,13 @@ type pendingUpdate struct {
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{}, known: &k, lastVRPs: k.VRPs}
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{},
+		history: origins.NewClock(c.HalfLife), known: &k, lastVRPs: k.VRPs}
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
-		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, peers: e.peers, learning: true,
+		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, peers: e.peers, learning: true, settle: c.Settle,
 			nextGC: compactAt, suspects: map[uint32][]finding{}}
-		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links))
+		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links), e.history)
 		e.shards = append(e.shards, s)
 	}
 	return e
@@ -127,6 +138,7 @@ func (e *Engine) Apply(u *ingest.Update) {
 	}
 	if u.Kind == ingest.RIB {
 		e.dumped = true
+		e.watch(u.Time, len(e.peers.list))
 	} else {
 		e.startWarmup(max(u.Time, e.clock))
 		e.Advance(u.Time)
@@ -244,6 +256,10 @@ func (e *Engine) Advance(t ingest.Time) {
 		return
 	}
 	if t/tick != e.clock/tick {
+		if t/settleCheck != e.clock/settleCheck {
+			e.flush()
+			e.parallel(func(s *shard) { s.markSettled(e.clock) })
+		}
 		e.tick()
 		if e.learn && e.learnTo != 0 && t >= e.learnTo {
 			e.FinishBaseline()
@@ -257,6 +273,7 @@ func (e *Engine) Advance(t ingest.Time) {
 func (e *Engine) tick() {
 	e.flush()
 	e.peers.countActive()
+	e.watch(e.clock, e.peers.active)
 	need := e.cases.need()
 	e.parallel(func(s *shard) {
 		s.now, s.need = e.clock, need
@@ -326,13 +343,11 @@ func (e *Engine) FinishBaseline() {
 	e.parallel(func(s *shard) {
 		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
 		for i := range s.table.entries {
-			en := &s.table.entries[i]
-			for j := range en.origins {
-				o := &en.origins[j]
-				o.baseline = float64(o.routes) >= baselineShare*float64(len(en.routes)) && o.routes > 0
-				o.usual = o.baseline
-				s.warmSince = max(s.warmSince, o.first)
-			}
+			s.takeAsNormal(uint32(i), e.remembers, e.clock)
+			s.table.history.Each(s.table.entries[i].origins, func(o *origins.Pair) bool {
+				s.warmSince = max(s.warmSince, o.First())
+				return true
+			})
 		}
 	})
 	for _, s := range e.shards { // one answer for all, whatever each has seen

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/origins"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -17,6 +20,7 @@ type Explanation struct {
 	ASPath      []uint32            `json:"as_path"`
 	ROV         ROV                 `json:"rov"`
 	ASPA        ASPA                `json:"aspa"`
+	Registry    Registry            `json:"registry"`
 	History     History             `json:"history"`
 	Leak        *Leak               `json:"leak"`
 	Kind        *incident.Kind      `json:"kind"` // nil when nothing is wrong
@@ -40,10 +44,90 @@ type ASPA struct {
 	Hops       []rpki.Hop `json:"hops"` // the denied ones that make it Invalid, as far as it is
 }
 
+// Registry is what IANA and the RIRs say of the prefix and of its origin.
+type Registry struct {
+	Special string   `json:"special"` // the special-purpose block that the prefix lies in, or ""
+	Prefix  *Holding `json:"prefix"`  // nil where no statistics were read
+	Origin  *Holding `json:"origin"`  // nil also where the path has no single origin
+}
+
+// Holding is who holds a prefix or an AS number.
+type Holding struct {
+	Status   string `json:"status"` // allocated, assigned, available, reserved, mixed or unknown
+	Registry string `json:"registry"`
+	Country  string `json:"country"`
+	Holder   string `json:"holder"` // the registry's opaque identifier of the holder
+	Since    string `json:"since"`  // the day, 2006-01-02, or ""
+}
+
+func (s *shard) registry(p netip.Prefix, origin uint32, hasOrigin bool) Registry {
+	var r Registry
+	if special, ok := registry.SpecialPrefix(p); ok {
+		r.Special = fmt.Sprintf("%s, %s, %s", special.Prefix, special.Name, special.RFC)
+	}
+	if s.know.Delegations == nil {
+		return r
+	}
+	r.Prefix = holding(s.know.Delegations.Prefix(p))
+	if hasOrigin {
+		r.Origin = holding(s.know.Delegations.ASN(origin))
+	}
+	return r
+}
+
+func holding(h registry.Holding) *Holding {
+	out := &Holding{Status: h.Status.String(), Registry: h.Registry, Country: h.Country, Holder: h.Holder}
+	if !h.Since.IsZero() {
+		out.Since = h.Since.Format(time.DateOnly)
+	}
+	return out
+}
+
+// String is one line for people.
+func (h *Holding) String() string {
+	s := h.Status
+	for _, part := range [][2]string{{" by ", h.Registry}, {" to ", h.Holder}, {" in ", h.Country}, {" since ", h.Since}} {
+		if part[1] != "" {
+			s += part[0] + part[1]
+		}
+	}
+	return s
+}
+
 // History is what the baseline knows of the prefix.
 type History struct {
 	UsualOrigins []uint32       `json:"usual_origins"`
 	Covering     []netip.Prefix `json:"covering"`
+	Origins      []KnownOrigin  `json:"origins"` // in the order of first appearance
+}
+
+// KnownOrigin is what is known of one origin of the prefix; of the longest covering one that is announced,
+// where the prefix itself was never seen.
+type KnownOrigin struct {
+	Prefix netip.Prefix `json:"prefix"`
+	origins.Facts
+}
+
+// String is one line for people.
+func (k KnownOrigin) String() string { return factsOf(k.Prefix, k.Facts) }
+
+// known returns the history of a prefix that has any: its own or that of its cover.
+func (s *shard) known(p netip.Prefix) []KnownOrigin {
+	all := []KnownOrigin{}
+	e := &entry{prefix: p}
+	if id, ok := s.table.index[p]; ok {
+		e = &s.table.entries[id]
+	}
+	if e.origins == 0 {
+		if e, _ = s.cover(e); e == nil {
+			return all
+		}
+	}
+	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+		all = append(all, KnownOrigin{e.prefix, s.table.history.Facts(o, s.now, s.peers.active)})
+		return true
+	})
+	return all
 }
 
 // Leak names the valley of a path (RFC 7908).
@@ -64,10 +148,12 @@ const explainPeers = 3
 func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 	p = p.Masked()
 	s := e.shardOf(p)
+	e.peers.countActive()
+	s.now = max(e.clock, e.history.Now())
 	origin, hasOrigin := path.Origin()
 	r := s.know.VRPs.Validate(p, origin, hasOrigin)
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROV{r.State.String(), r.Reason, append([]rpki.VRP{}, r.VRPs...)},
-		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}}, Evidence: []incident.Evidence{}}
+		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	up, down := s.know.VRPs.ASPAs().VerifyUpstream(path, 0), s.know.VRPs.ASPAs().VerifyDownstream(path, 0)
 	x.ASPA = ASPA{up.State.String(), down.State.String(), append([]rpki.Hop{}, down.Hops...)}
 	if down.State != rpki.PathInvalid {
@@ -77,9 +163,9 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
 	if id, ok := s.table.index[p]; ok {
-		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.table.entries[id].usualOrigins())...)
+		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(&s.table.entries[id]))...)
 	}
-	u := ingest.Update{Announced: []bgp.NLRI{{Prefix: p}}, Attrs: bgp.Attributes{Has: bgp.HasASPath, ASPath: path}}
+	u := ingest.Update{Time: s.now, Announced: []bgp.NLRI{{Prefix: p}}, Attrs: bgp.Attributes{Has: bgp.HasASPath, ASPath: path}}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
 	if node < rootCount {
@@ -134,6 +220,7 @@ func (x *Explanation) tell(v *verdict) {
 	switch {
 	case v != nil:
 		x.tellVerdict(v)
+		return
 	case len(x.History.UsualOrigins)+len(x.History.Covering) > 0:
 		x.Explanation = "Nothing is wrong with this route: its origin and the links of its path are known."
 	case x.ROV.State == rpki.Valid.String():
@@ -143,6 +230,13 @@ func (x *Explanation) tell(v *verdict) {
 	default:
 		x.Explanation = "There is nothing to judge this route by: nobody announced its prefix, or a block around it, before, and no VRP covers it."
 	}
+	var l ledger
+	for _, k := range x.History.Origins {
+		if k.Usual {
+			l.add("history.usual", 0, "history", "", "%s", k)
+		}
+	}
+	x.Evidence = append(x.Evidence, l...)
 }
 
 func (x *Explanation) tellVerdict(v *verdict) {

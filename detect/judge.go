@@ -7,8 +7,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/origins"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -26,6 +29,7 @@ const (
 	weightStrangers        = 2.0  // nothing known connects the two ASes
 	weightAdjacent         = -3.5 // provider and customer often originate for each other
 	weightSameOrg          = -6.0
+	weightRegistered       = -4.0 // the registry gave the prefix and the AS number to one holder
 	weightLargerCover      = -2.0 // the origin also announces a block around it
 	weightForeignCommon    = -1.5 // the covering block is full of others' more-specifics already
 	weightGone             = -1.5 // the usual origin is no longer there: a handover looks like this
@@ -67,8 +71,8 @@ const (
 	harmlessBelow = 0.5
 )
 
-// briefly is how long an origin must have been usual to count as established, unless the baseline had it.
-const brieflySeconds = 24 * 3600
+// established is how long an origin must have been there to count as such, unless the baseline had it.
+const established = 24 * time.Hour
 
 // verdict is what one judgement says of a prefix and some of its routes.
 type verdict struct {
@@ -158,7 +162,7 @@ func (s *shard) judgeGroup(e *entry, g *group) *verdict {
 		return v
 	}
 	cover, coverOrigins := s.cover(e)
-	usual := e.usualBefore(g.origin)
+	usual := s.usualBefore(e, g.origin)
 	expected := usual
 	if len(usual) == 0 {
 		expected = coverOrigins
@@ -201,7 +205,7 @@ func (s *shard) judgeInvalid(e *entry, g *group, origin uint32, other *verdict) 
 	v := &verdict{kind: incident.RPKIInvalid, offender: origin, next: after(g.tail, origin), victim: r.VRPs[len(r.VRPs)-1].ASN,
 		expected: holders(r.VRPs), observed: g.origin, rpki: r.State, ledger: newLedger()}
 	v.ledger.add("rpki."+r.Reason, weightProven, "rpki", s.know.VRPs.Source(), "RPKI Invalid: %s", vrpList(r.VRPs))
-	if o := e.origin(g.origin); o != nil && o.usual {
+	if o := s.table.origin(e, g.origin); o != nil && o.MarkedUsual() {
 		v.ledger.add("origin.usual", weightUsual, "history", s.baseline(), "AS%d has announced %s before: this is how things stand, and no event", g.origin, e.prefix)
 	}
 	if other == nil {
@@ -227,15 +231,15 @@ func holders(vs []rpki.VRP) []uint32 {
 	return as
 }
 
-func hasOrigin(os []originRecord, asn uint32) bool {
-	return slices.ContainsFunc(os, func(o originRecord) bool { return o.asn == asn })
+func hasOrigin(os []*origins.Pair, asn uint32) bool {
+	return slices.ContainsFunc(os, func(o *origins.Pair) bool { return o.Origin() == asn })
 }
 
 // sameHolder reports that asn, or a sibling of it, is among some origins.
-func (s *shard) sameHolder(os []originRecord, asn uint32) bool {
-	return slices.ContainsFunc(os, func(o originRecord) bool {
-		_, sibling := s.know.Organisations.Same(o.asn, asn)
-		return o.asn == asn || sibling
+func (s *shard) sameHolder(os []*origins.Pair, asn uint32) bool {
+	return slices.ContainsFunc(os, func(o *origins.Pair) bool {
+		_, sibling := s.know.Organisations.Same(o.Origin(), asn)
+		return o.Origin() == asn || sibling
 	})
 }
 
@@ -244,10 +248,10 @@ func (s *shard) linked(a, b uint32) bool {
 	return s.links.adjacent(a, b) || s.know.Relationships.Of(a, b) != topology.None
 }
 
-func asns(os []originRecord) []uint32 {
+func asns(os []*origins.Pair) []uint32 {
 	var a []uint32
 	for _, o := range os {
-		a = append(a, o.asn)
+		a = append(a, o.Origin())
 	}
 	return a
 }
@@ -258,7 +262,7 @@ func effectiveOrigin(tail []uint32) (origin uint32, hidden []uint32) {
 	for _, a := range tail {
 		switch {
 		case a == 0: // an AS_SET
-		case reservedASN(a):
+		case registry.ReservedASN(a):
 			hidden = append(hidden, a)
 		default:
 			return a, hidden
@@ -276,12 +280,12 @@ func after(tail []uint32, asn uint32) uint32 {
 }
 
 // cover returns the longest covering prefix that is really announced, with its usual origins.
-func (s *shard) cover(e *entry) (*entry, []originRecord) {
+func (s *shard) cover(e *entry) (*entry, []*origins.Pair) {
 	for _, c := range s.table.covering(e.prefix) {
 		if len(c.routes) == 0 || c.prefix.Bits() < minBits(c.prefix) {
 			continue
 		}
-		if usual := c.usualOrigins(); len(usual) > 0 && usual[0].routes > 0 && s.seenByEnough(c) {
+		if usual := s.usualOrigins(c); len(usual) > 0 && usual[0].Routes() > 0 && s.seenByEnough(c) {
 			return c, usual
 		}
 	}
@@ -295,14 +299,14 @@ func (s *shard) seenByEnough(e *entry) bool {
 }
 
 func (s *shard) judgeBogon(e *entry, g *group) *verdict {
-	why, bogon := bogonPrefix(e.prefix)
-	if o := e.origin(g.origin); !bogon || o != nil && o.usual {
+	why, bogon := registry.Bogon(e.prefix)
+	if o := s.table.origin(e, g.origin); !bogon || o != nil && o.MarkedUsual() {
 		return nil
 	}
 	v := &verdict{kind: incident.BogonPrefix, observed: g.origin, ledger: newLedger()}
 	v.offender, _ = effectiveOrigin(g.tail)
 	v.next = after(g.tail, v.offender)
-	v.ledger.add("prefix.reserved", weightProven, "iana", "special-purpose registries", "%s must not appear in the global table: %s", e.prefix, why)
+	v.ledger.add("prefix.reserved", weightProven, "iana", "special-purpose registries", "%s must not appear in the global table: %s, %s", e.prefix, why.Name, why.RFC)
 	return v
 }
 
@@ -315,7 +319,7 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 	if g.origin == 0 || g.origin > maxPrepend || len(g.tail) < 2 {
 		return nil
 	}
-	if o := e.origin(g.origin); o != nil && o.usual {
+	if o := s.table.origin(e, g.origin); o != nil && o.MarkedUsual() {
 		return nil
 	}
 	beside := g.tail[1]
@@ -327,7 +331,7 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 		v.ledger.add("shape.repeated_neighbour", weightRepeated, "path", "", "AS%d stands %d times before it: prepending was meant", beside, n)
 	}
 	cover, coverOrigins := s.cover(e)
-	if o := e.origin(beside); o != nil && (o.usual || o.routes > 0) {
+	if o := s.table.origin(e, beside); o != nil && (o.MarkedUsual() || o.Routes() > 0) {
 		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s elsewhere", beside, e.prefix)
 	} else if hasOrigin(coverOrigins, beside) {
 		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s, which contains it", beside, cover.prefix)
@@ -342,7 +346,7 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 func (s *shard) judgeHiddenASN(e *entry, g *group, origin uint32, hidden []uint32) *verdict {
 	v := &verdict{kind: incident.BogonASN, offender: origin, next: after(g.tail, origin), observed: g.origin,
 		expected: []uint32{origin}, ledger: newLedger()}
-	if privateASN(hidden[0]) {
+	if registry.PrivateASN(hidden[0]) {
 		v.kind = incident.PrivateASNLeak
 	}
 	v.rpki = s.know.VRPs.State(e.prefix, g.origin, g.origin != 0)
@@ -360,22 +364,22 @@ func tooLong(p netip.Prefix) bool {
 
 // blackhole reports that a route is one that its holder, or a neighbour of the holder, asked to be
 // discarded (RFC 7999), and not somebody's attempt at another's traffic.
-func (s *shard) blackhole(e *entry, g *group, origin uint32, coverOrigins []originRecord) bool {
+func (s *shard) blackhole(e *entry, g *group, origin uint32, coverOrigins []*origins.Pair) bool {
 	if !tooLong(e.prefix) || s.table.paths.nodes[g.routes[0].node].flags&flagBlackhole == 0 {
 		return false
 	}
 	return len(coverOrigins) == 0 || hasOrigin(coverOrigins, origin) ||
-		slices.ContainsFunc(coverOrigins, func(o originRecord) bool { return s.related(origin, o.asn) })
+		slices.ContainsFunc(coverOrigins, func(o *origins.Pair) bool { return s.related(origin, o.Origin()) })
 }
 
-func (s *shard) judgeBlackhole(e *entry, g *group, origin uint32, cover *entry, holders []originRecord) *verdict {
+func (s *shard) judgeBlackhole(e *entry, g *group, origin uint32, cover *entry, holders []*origins.Pair) *verdict {
 	v := &verdict{kind: incident.BlackholeLeak, offender: after(g.tail, origin), observed: origin, expected: asns(holders), ledger: newLedger()}
 	if v.offender == 0 {
 		v.offender = origin
 	}
 	v.next = after(g.tail, v.offender)
 	if len(holders) > 0 {
-		v.victim = holders[0].asn
+		v.victim = holders[0].Origin()
 		v.cover, v.covering = cover, cover.prefix
 	}
 	v.rpki = s.know.VRPs.State(e.prefix, origin, true)
@@ -393,9 +397,9 @@ func (s *shard) related(a, b uint32) bool {
 
 // judgeOrigin judges an origin that is not the usual one, of the prefix itself or (cover given) of a
 // more-specific of what others announce.
-func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, cover *entry, usual []originRecord) *verdict {
+func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, cover *entry, usual []*origins.Pair) *verdict {
 	v := &verdict{kind: incident.OriginHijack, offender: origin, also: hidden, next: after(g.tail, origin),
-		victim: usual[0].asn, expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
+		victim: usual[0].Origin(), expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
 	if cover != nil {
 		v.kind, v.covering = incident.SubprefixHijack, cover.prefix
 		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew), "history", s.baseline(), "%s was never announced before; %s is announced by %s", e.prefix, cover.prefix, asList(v.expected))
@@ -406,6 +410,8 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	if cover != nil {
 		s.weighCover(v, e, cover, origin)
 	}
+	s.tellHistory(v, e, cover, usual[0])
+	s.weighRegistry(v, e.prefix, origin)
 	s.weighROV(v, e, origin)
 	if typo := slices.IndexFunc(v.expected, func(a uint32) bool { return oneSlip(a, origin) }); typo >= 0 && cover == nil {
 		v.kind, v.victim = incident.TypoASN, v.expected[typo]
@@ -414,16 +420,16 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	return v
 }
 
-func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []originRecord) {
-	w, since := weightNeverSeenBriefly, "only since "+usual[0].first.Time().Format("2006-01-02 15:04")+" UTC"
+func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []*origins.Pair) {
+	w, since := weightNeverSeenBriefly, "only since "+usual[0].First().Time().Format("2006-01-02 15:04")+" UTC"
 	for _, o := range usual {
-		if o.baseline || s.now.Sub(o.first).Seconds() >= brieflySeconds {
+		if o.Baseline() || s.table.history.Present(o, s.now) >= established {
 			w, since = weightNeverSeen, "since before "+s.warmSince.Time().Format("2006-01-02 15:04")+" UTC"
 			break
 		}
 	}
 	v.ledger.add("origin.never_seen", w, "history", s.baseline(), "AS%d never originated %s before; %s did, %s", origin, e.prefix, asList(v.expected), since)
-	if !slices.ContainsFunc(usual, func(o originRecord) bool { return o.routes > 0 }) {
+	if !slices.ContainsFunc(usual, func(o *origins.Pair) bool { return o.Routes() > 0 }) {
 		v.ledger.add("origin.usual_gone", weightGone, "table", "", "%s no longer announces %s: it may have been handed over", asList(v.expected), e.prefix)
 	}
 }
@@ -451,10 +457,22 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
 }
 
+// weighRegistry adds who holds the prefix, as far as that tells for or against a new origin. That nobody
+// holds it weighs nothing: somebody's route to it is what the new one is compared with.
+func (s *shard) weighRegistry(v *verdict, p netip.Prefix, origin uint32) {
+	d := s.know.Delegations
+	switch h := d.Prefix(p); {
+	case h.SameHolder(d.ASN(origin)):
+		v.ledger.add("registry.same_holder", weightRegistered, "registry", d.Source(), "%s and AS%d are both registered to %s at %s", p, origin, h.Holder, h.Registry)
+	case h.Status.Unallocated():
+		v.ledger.add("registry.unallocated", 0, "registry", d.Source(), "%s is registered to nobody: %s at %s", p, h.Status, h.Registry)
+	}
+}
+
 // weighCover adds what the blocks around a prefix say of its origin.
 func (s *shard) weighCover(v *verdict, e *entry, cover *entry, origin uint32) {
 	for _, c := range s.table.covering(e.prefix) {
-		if o := c.origin(origin); o != nil && o.usual {
+		if o := s.table.origin(c, origin); o != nil && o.MarkedUsual() {
 			v.ledger.add("origin.larger_cover", weightLargerCover, "history", s.baseline(), "AS%d also announces %s, which contains it", origin, c.prefix)
 			break
 		}
@@ -476,12 +494,14 @@ func (s *shard) foreignSpecifics(c *entry) int {
 	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
 		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
 			if id, ok := s.table.index[p]; ok {
-				for _, o := range s.table.entries[id].origins {
-					if co := c.origin(o.asn); o.usual && o.routes > 0 && (co == nil || !co.usual) {
+				s.table.history.Each(s.table.entries[id].origins, func(o *origins.Pair) bool {
+					co := s.table.origin(c, o.Origin())
+					foreign := o.MarkedUsual() && o.Routes() > 0 && (co == nil || !co.MarkedUsual())
+					if foreign {
 						n++
-						break
 					}
-				}
+					return !foreign
+				})
 			}
 			next, ok := nextPrefix(p)
 			if !ok {
@@ -526,7 +546,7 @@ func (s *shard) weighROV(v *verdict, e *entry, origin uint32) {
 // judgeForged judges routes with a usual origin: somebody may have written the right origin behind
 // his own AS. For a known prefix only a new neighbour of the origin counts, and only the routes
 // over it; with cover given, e is a new more-specific and any chain may be the forger's.
-func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usual []originRecord) *verdict {
+func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usual []*origins.Pair) *verdict {
 	tail, novel := g.tail, s.firstNovelLink(g.tail, origin)
 	outside := s.firstOutside(tail, cover)
 	var suspect uint32
@@ -541,7 +561,7 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	v := &verdict{kind: incident.ForgedPath, offender: suspect, next: after(tail, suspect), victim: origin,
 		expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
 	if !hasOrigin(usual, origin) {
-		v.victim = usual[0].asn
+		v.victim = usual[0].Origin()
 	}
 	if cover != nil {
 		v.kind, v.covering = incident.ForgedPathSubprefix, cover.prefix
@@ -553,6 +573,7 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	if novel >= 0 {
 		v.ledger.add("path.new_link", s.novelty(weightNewLink), "history", s.baseline(), "AS%d and AS%d were never neighbours before", tail[novel+1], tail[novel])
 	}
+	s.tellHistory(v, e, cover, usual[0])
 	s.weighNeverTransit(v, suspect)
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
@@ -656,8 +677,8 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 	} else if org, same := s.know.Organisations.Same(leaker, from); same {
 		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", leaker, from, org)
 	}
-	if cover, origins := s.cover(e); cover != nil && len(e.usualOrigins()) == 0 {
-		v.cover, v.covering, v.expected = cover, cover.prefix, asns(origins)
+	if cover, holders := s.cover(e); cover != nil && len(s.usualOrigins(e)) == 0 {
+		v.cover, v.covering, v.expected = cover, cover.prefix, asns(holders)
 	}
 	return v
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/routevigil/routevigil/detect/refresh"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
@@ -14,6 +15,7 @@ type Knowledge struct {
 	VRPs          *rpki.Set
 	Relationships *topology.Relationships
 	Organisations *topology.Organisations
+	Delegations   *registry.Set
 }
 
 // KnowledgeFiles names the files that hold Knowledge. The service also takes an address, https://…, for each but the
@@ -23,6 +25,7 @@ type KnowledgeFiles struct {
 	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
 	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, only ASPAs tell of leaks."`
 	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
+	Delegated     []string `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
 }
@@ -44,21 +47,21 @@ func (f KnowledgeFiles) Check() error {
 func (f KnowledgeFiles) Load() (Knowledge, error) {
 	var k Knowledge
 	var errs []error
-	read := func(path string, load func(string) error) {
-		if path == "" {
-			return
+	read := func(load func() error, paths ...string) {
+		for _, path := range paths {
+			if refresh.IsURL(path) {
+				errs = append(errs, fmt.Errorf("%s: is an address, which only the service follows; fetch the file and name that", path))
+				return
+			}
 		}
-		if refresh.IsURL(path) {
-			errs = append(errs, fmt.Errorf("%s: is an address, which only the service follows; fetch the file and name that", path))
-			return
-		}
-		if err := load(path); err != nil {
-			errs = append(errs, err)
+		if len(paths) > 0 && paths[0] != "" {
+			errs = append(errs, load())
 		}
 	}
 	errs = append(errs, f.Check())
-	read(f.VRPs, func(p string) (err error) { k.VRPs, err = rpki.ReadFile(p, f.SLURM...); return err })
-	read(f.Relationships, func(p string) (err error) { k.Relationships, err = topology.ReadFile(p); return err })
-	read(f.Organisations, func(p string) (err error) { k.Organisations, err = topology.ReadOrganisations(p); return err })
+	read(func() (err error) { k.VRPs, err = rpki.ReadFile(f.VRPs, f.SLURM...); return err }, f.VRPs)
+	read(func() (err error) { k.Relationships, err = topology.ReadFile(f.Relationships); return err }, f.Relationships)
+	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
+	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)
 	return k, errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -108,7 +109,7 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 		hops: p.hops, up: p.up, down: p.down}
 	if asn == 0 {
 		n.flags |= flagSet
-	} else if reservedASN(asn) {
+	} else if registry.ReservedASN(asn) {
 		n.flags |= flagReserved
 	}
 	switch {
@@ -202,6 +203,16 @@ func (t *pathTree) tail(dst []uint32, id nodeID) []uint32 {
 	}
 	slices.Reverse(dst[start:])
 	return dst
+}
+
+// neighbours returns the AS beside the origin of a path and the one after it; 0 where there is none.
+func (t *pathTree) neighbours(id nodeID) (hop, up uint32) {
+	for origin := t.nodes[id].origin; id >= rootCount; id = t.nodes[id].parent {
+		if a := t.nodes[id].asn; a != origin && a != hop && a != 0 {
+			hop, up = a, hop
+		}
+	}
+	return hop, up
 }
 
 // wire returns the path as announced, collector side first, prepends included, AS_SETs left out.

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -19,7 +20,7 @@ func (e *Engine) Replace(k Knowledge) {
 	*e.known = k
 	r := reconsideration{
 		at:     e.clock,
-		others: k.Relationships != before.Relationships || k.Organisations != before.Organisations,
+		others: k.Relationships != before.Relationships || k.Organisations != before.Organisations || k.Delegations != before.Delegations,
 		paths:  k.Relationships != before.Relationships,
 	}
 	if k.VRPs != nil {
@@ -110,13 +111,12 @@ func (s *shard) concerns(en *entry, r reconsideration) bool {
 	if !r.blind {
 		return r.concerned.State(en.prefix, 0, false) == rpki.Invalid
 	}
-	for i := range en.origins {
-		o := &en.origins[i]
-		if o.routes > 0 && s.know.VRPs.State(en.prefix, o.asn, o.asn != 0) == rpki.Invalid {
-			return true
-		}
-	}
-	return false
+	invalid := false
+	s.table.history.Each(en.origins, func(o *origins.Pair) bool {
+		invalid = o.Routes() > 0 && s.know.VRPs.State(en.prefix, o.Origin(), o.Origin() != 0) == rpki.Invalid
+		return !invalid
+	})
+	return invalid
 }
 
 func hasPath(en *entry, paths []bool) bool {

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
@@ -18,6 +20,7 @@ const blackholeCommunity = 65535<<16 | 666
 type shard struct {
 	number, of int
 	table      *table
+	settle     time.Duration // see Configuration.Settle
 	know       *Knowledge
 	links      *linkMemory // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
@@ -130,26 +133,24 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 		return
 	}
 	e := &s.table.entries[id]
-	if !s.table.set(e, peer, path, u.Time) {
+	o, changed := s.table.set(e, peer, path, u.Time)
+	if !changed {
 		return
 	}
-	if s.learning || u.Kind == ingest.RIB {
+	switch {
+	case s.learning || u.Kind == ingest.RIB:
 		s.learnLinks(path)
+	case e.suspect || !s.harmless(o, path):
+		s.markDirty(e, id, u.Time)
 		return
 	}
-	if e.suspect || !s.harmless(e, path) {
-		s.markDirty(e, id, u.Time)
-	}
+	o.Observe(s.table.paths.neighbours(path))
 }
 
 // harmless tells cheaply what needs no judgement: a usual origin over known links, with no valley.
-func (s *shard) harmless(e *entry, path nodeID) bool {
+func (s *shard) harmless(o *origins.Pair, path nodeID) bool {
 	n := &s.table.paths.nodes[path]
-	if n.flags != 0 || n.leak != 0 {
-		return false
-	}
-	o := e.origin(n.origin)
-	return o != nil && o.usual
+	return n.flags == 0 && n.leak == 0 && o.MarkedUsual()
 }
 
 func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
@@ -296,14 +297,14 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 	for _, g := range s.groups(e) {
 		v := s.judgeGroup(e, &g)
 		switch {
+		case v.harmless() || s.settled(e, d.id, &g, v):
+			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
 		case v.raised() && v.yieldsToLeak():
 			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, add); len(rest) > 0 {
 				add(v, rest)
 			}
 		case v.raised():
 			add(v, g.routes)
-		case v.harmless():
-			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
 		}
 	}
 	return found
@@ -350,20 +351,28 @@ func (s *shard) learn(e *entry, g *group, rs []route) {
 	if len(rs) == 0 {
 		return
 	}
-	o := e.origin(g.origin)
-	if !o.usual || s.newNeighbour(rs[0].node) != 0 {
-		ids := make([]peerID, len(rs))
-		for i, r := range rs {
-			ids[i] = r.peer
-		}
-		if s.peers.countASNs(ids) < s.need {
+	o := s.table.origin(e, g.origin)
+	if !o.MarkedUsual() || s.newNeighbour(rs[0].node) != 0 {
+		if !s.agreed(rs) {
 			return
 		}
+		for _, r := range rs {
+			o.Observe(s.table.paths.neighbours(r.node))
+		}
 	}
-	o.usual = true
+	o.MarkUsual(false)
 	for _, r := range rs {
 		s.learnLinks(r.node)
 	}
+}
+
+// agreed reports that enough networks have one of some routes.
+func (s *shard) agreed(rs []route) bool {
+	ids := make([]peerID, len(rs))
+	for i, r := range rs {
+		ids[i] = r.peer
+	}
+	return s.peers.countASNs(ids) >= s.need
 }
 
 // learnLinks hands the unknown links of a path, and while learning its valley, to the shared memory.

@@ -12,12 +12,13 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 2
+const snapshotVersion = 3
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -41,10 +42,9 @@ type snapshot struct {
 	RouteCount          []uint32 // by prefix
 	RoutePeer, RouteVia []uint32
 	OriginCount         []uint32 // by prefix
-	OriginASN           []uint32
-	OriginFirst         []ingest.Time
-	OriginSince         []ingest.Time
-	OriginUsual         []uint8 // bit 0 usual, bit 1 baseline
+	Origins             []byte   // origins.EncodedPair bytes each
+	History             origins.State
+	Watching            bool
 	Dirty               []dirtySnapshot
 	Findings            []findingSnapshot
 	Cases               []caseSnapshot
@@ -98,7 +98,7 @@ type caseSnapshot struct {
 func (e *Engine) Snapshot() ([]byte, error) {
 	e.flush()
 	s := snapshot{Version: snapshotVersion, Clock: e.clock, LearnTo: e.learnTo, Learn: e.learn, Dumped: e.dumped,
-		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence}
+		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence, History: e.history.State(), Watching: e.watching}
 	e.shareLearned()
 	for _, p := range e.peers.list {
 		addr, err := p.Addr.MarshalBinary()
@@ -171,20 +171,13 @@ func (s *shard) save(out *snapshot) error {
 			out.RoutePeer = append(out.RoutePeer, uint32(r.peer))
 			out.RouteVia = append(out.RouteVia, node(r.node))
 		}
-		out.OriginCount = append(out.OriginCount, uint32(len(e.origins)))
-		for _, o := range e.origins {
-			var bits uint8
-			if o.usual {
-				bits |= 1
-			}
-			if o.baseline {
-				bits |= 2
-			}
-			out.OriginASN = append(out.OriginASN, o.asn)
-			out.OriginFirst = append(out.OriginFirst, o.first)
-			out.OriginSince = append(out.OriginSince, o.since)
-			out.OriginUsual = append(out.OriginUsual, bits)
-		}
+		pairs := uint32(0)
+		s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+			out.Origins = origins.AppendPair(out.Origins, o)
+			pairs++
+			return true
+		})
+		out.OriginCount = append(out.OriginCount, pairs)
 		for _, f := range s.suspects[uint32(i)] {
 			fs, err := f.save(firstEntry + uint32(i))
 			if err != nil {
@@ -217,7 +210,10 @@ func (e *Engine) Restore(state []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("detector state: has format %d, this program reads %d", s.Version, snapshotVersion)
 	}
-	e.clock, e.learnTo, e.learn, e.dumped = s.Clock, s.LearnTo, s.Learn, s.Dumped
+	e.clock, e.learnTo, e.learn, e.dumped, e.watching = s.Clock, s.LearnTo, s.Learn, s.Dumped, s.Watching
+	if err := e.history.Restore(s.History); err != nil {
+		return fmt.Errorf("detector state: damaged: %w", err)
+	}
 	for _, p := range s.Peers {
 		var addr netip.Addr
 		if err := addr.UnmarshalBinary(p.Addr); err != nil {
@@ -267,8 +263,7 @@ type place struct {
 func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 	damaged := func(what string) error { return fmt.Errorf("detector state: damaged: %s", what) }
 	if len(s.NodeASN) != len(s.NodeParent) || len(s.RouteCount) != len(s.Prefixes) || len(s.OriginCount) != len(s.Prefixes) ||
-		len(s.RoutePeer) != len(s.RouteVia) || len(s.OriginASN) != len(s.OriginFirst) ||
-		len(s.OriginASN) != len(s.OriginSince) || len(s.OriginASN) != len(s.OriginUsual) {
+		len(s.RoutePeer) != len(s.RouteVia) {
 		return nil, damaged("columns of different length")
 	}
 	nodes := map[*shard][]nodeID{}
@@ -292,14 +287,14 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 		}
 	}
 	places := make([]place, len(s.Prefixes))
-	route, origin := 0, 0
+	first, origin := 0, 0 // of the routes and origins of the prefix
 	for i, b := range s.Prefixes {
 		var p netip.Prefix
 		if err := p.UnmarshalBinary(b); err != nil {
 			return nil, damaged("prefix")
 		}
-		routes, origins := int(s.RouteCount[i]), int(s.OriginCount[i])
-		if route+routes > len(s.RoutePeer) || origin+origins > len(s.OriginASN) {
+		routes, pairs := int(s.RouteCount[i]), int(s.OriginCount[i])
+		if len(s.RoutePeer)-first < routes || len(s.Origins)/origins.EncodedPair-origin < pairs {
 			return nil, damaged("fewer routes than counted")
 		}
 		sh := e.shardOf(p)
@@ -309,23 +304,27 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 		}
 		places[i] = place{sh, id}
 		en := &sh.table.entries[id]
-		for j := origin; j < origin+origins; j++ {
-			en.origins = append(en.origins, originRecord{asn: s.OriginASN[j], first: s.OriginFirst[j], since: s.OriginSince[j],
-				usual: s.OriginUsual[j]&1 != 0, baseline: s.OriginUsual[j]&2 != 0})
+		for j := origin; j < origin+pairs; j++ {
+			pair, err := origins.DecodePair(s.Origins[j*origins.EncodedPair:])
+			if err != nil {
+				return nil, damaged(err.Error())
+			}
+			sh.table.history.Append(&en.origins, pair)
 		}
-		for j := route; j < route+routes; j++ {
+		for j := first; j < first+routes; j++ {
 			if int(s.RoutePeer[j]) >= len(e.peers.list) || int(s.RouteVia[j]) >= len(s.NodeASN)+rootCount {
 				return nil, damaged("a route of an unknown peer or path")
 			}
-			// set counts routes by origin; the time only matters for origins that had none, and those keep theirs.
-			n := intern(sh, s.RouteVia[j])
-			since := ingest.Time(0)
-			if o := en.origin(sh.table.paths.nodes[n].origin); o != nil {
-				since = o.since
+			r := route{peerID(s.RoutePeer[j]), intern(sh, s.RouteVia[j])}
+			at, found := en.route(r.peer)
+			o := sh.table.origin(en, sh.table.paths.nodes[r.node].origin)
+			if found || o == nil {
+				return nil, damaged("a route twice, or of an origin without history")
 			}
-			sh.table.set(en, peerID(s.RoutePeer[j]), n, since)
+			sh.table.insert(en, at, r)
+			o.Restore()
 		}
-		route, origin = route+routes, origin+origins
+		first, origin = first+routes, origin+pairs
 	}
 	return places, nil
 }

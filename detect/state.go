@@ -45,7 +45,7 @@ func (e *Engine) Prefix(p netip.Prefix) PrefixState {
 		byOrigin[o] = append(byOrigin[o], r)
 	}
 	for origin, rs := range byOrigin {
-		o := OriginState{ASN: origin, Since: entry.origin(origin).since.Time(), Peers: len(rs),
+		o := OriginState{ASN: origin, Since: s.table.origin(entry, origin).Since().Time(), Peers: len(rs),
 			RPKI: s.know.VRPs.State(p, origin, origin != 0).String(), Paths: [][]uint32{}}
 		asns, seen := map[uint32]bool{}, map[nodeID]bool{}
 		for _, r := range rs {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/prefixtree"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -18,57 +19,13 @@ type route struct {
 	node nodeID
 }
 
-// originRecord is what is known of one origin of a prefix. 32 bytes.
-type originRecord struct {
-	asn    uint32
-	routes int32       // peers that route to this origin now
-	first  ingest.Time // first seen
-	since  ingest.Time // since when some peer has had it without a break
-	// usual says that this origin was learned as normal: part of the baseline, or judged harmless.
-	usual bool
-	// baseline says that it was learned from the baseline rather than later.
-	baseline bool
-}
-
 // entry is one prefix of the table. It outlives its routes: what was usual is remembered.
 type entry struct {
 	prefix  netip.Prefix
-	routes  []route // sorted by peer
-	origins []originRecord
-	suspect bool  // some route was not harmless when last judged: any change asks for a new judgement
-	dirty   int32 // 1 + its place on the list of entries to judge at the next tick; 0 when not there
-}
-
-func (e *entry) origin(asn uint32) *originRecord {
-	for i := range e.origins {
-		if e.origins[i].asn == asn {
-			return &e.origins[i]
-		}
-	}
-	return nil
-}
-
-// usualOrigins returns the ASNs learned as normal, those with most routes first.
-func (e *entry) usualOrigins() []originRecord {
-	var u []originRecord
-	for _, o := range e.origins {
-		if o.usual && o.asn != 0 {
-			u = append(u, o)
-		}
-	}
-	slices.SortStableFunc(u, func(a, b originRecord) int {
-		return cmp.Or(cmp.Compare(b.routes, a.routes), cmp.Compare(a.asn, b.asn))
-	})
-	return u
-}
-
-// usualBefore is usualOrigins without those that came after asn did: who announces a more-specific
-// to take back what another has hijacked makes it neither usual nor anything else than before.
-func (e *entry) usualBefore(asn uint32) []originRecord {
-	accused := e.origin(asn)
-	return slices.DeleteFunc(e.usualOrigins(), func(o originRecord) bool {
-		return accused != nil && o.asn != asn && !o.baseline && o.first >= accused.first
-	})
+	routes  []route     // sorted by peer
+	origins origins.Ref // all that ever were, in the order of first appearance
+	suspect bool        // some route was not harmless when last judged: any change asks for a new judgement
+	dirty   int32       // 1 + its place on the list of entries to judge at the next tick; 0 when not there
 }
 
 // MaxPrefixes bounds the table: more than ten times the global table of 2026. Announcements of
@@ -78,6 +35,7 @@ const MaxPrefixes = 16 << 20
 // table is the Adj-RIB-In of every peer for the prefixes of one shard.
 type table struct {
 	paths     *pathTree
+	history   *origins.History
 	entries   []entry
 	index     map[netip.Prefix]uint32
 	tree      *prefixtree.Tree // of entry ids
@@ -87,8 +45,8 @@ type table struct {
 	refused   uint64 // announcements dropped for MaxPrefixes
 }
 
-func newTable(paths *pathTree) *table {
-	return &table{paths: paths, index: map[netip.Prefix]uint32{}, tree: prefixtree.New()}
+func newTable(paths *pathTree, clock *origins.Clock) *table {
+	return &table{paths: paths, history: origins.New(clock), index: map[netip.Prefix]uint32{}, tree: prefixtree.New()}
 }
 
 // entryFor returns the id of p's entry, making it; ok is false when the table is full.
@@ -107,34 +65,50 @@ func (t *table) entryFor(p netip.Prefix) (id uint32, ok bool) {
 	return id, true
 }
 
-// set makes node peer's route to e. changed is false when the peer only repeated itself.
-func (t *table) set(e *entry, peer peerID, n nodeID, now ingest.Time) (changed bool) {
-	i, found := slices.BinarySearchFunc(e.routes, peer, func(r route, p peerID) int { return cmp.Compare(r.peer, p) })
-	if found {
-		old := e.routes[i].node
-		if old == n {
-			return false
-		}
-		e.routes[i].node = n
-		t.count(e, t.paths.nodes[old].origin, -1, now)
-	} else {
-		if len(e.routes) == 0 {
-			t.announced++
-		}
-		e.routes = slices.Insert(e.routes, i, route{peer, n})
-		t.addToPeer(peer, 1)
+// origin returns what is known of asn as an origin of e, or nil.
+func (t *table) origin(e *entry, asn uint32) *origins.Pair { return t.history.Find(e.origins, asn) }
+
+// set makes node peer's route to e and returns its origin. changed is false, and the origin nil, when the
+// peer only repeated itself.
+func (t *table) set(e *entry, peer peerID, n nodeID, now ingest.Time) (o *origins.Pair, changed bool) {
+	origin := t.paths.nodes[n].origin
+	i, found := e.route(peer)
+	if !found {
+		t.insert(e, i, route{peer, n})
+		return t.history.Count(&e.origins, origin, 1, now), true
 	}
-	t.count(e, t.paths.nodes[n].origin, 1, now)
-	return true
+	old := e.routes[i].node
+	if old == n {
+		return nil, false
+	}
+	e.routes[i].node = n
+	if before := t.paths.nodes[old].origin; before != origin {
+		t.history.Count(&e.origins, before, -1, now)
+		return t.history.Count(&e.origins, origin, 1, now), true
+	}
+	return t.origin(e, origin), true
+}
+
+// route returns the place of peer's route among e's, and whether it has one.
+func (e *entry) route(peer peerID) (at int, found bool) {
+	return slices.BinarySearchFunc(e.routes, peer, func(r route, p peerID) int { return cmp.Compare(r.peer, p) })
+}
+
+func (t *table) insert(e *entry, at int, r route) {
+	if len(e.routes) == 0 {
+		t.announced++
+	}
+	e.routes = slices.Insert(e.routes, at, r)
+	t.addToPeer(r.peer, 1)
 }
 
 // unset removes peer's route to e.
 func (t *table) unset(e *entry, peer peerID, now ingest.Time) (changed bool) {
-	i, found := slices.BinarySearchFunc(e.routes, peer, func(r route, p peerID) int { return cmp.Compare(r.peer, p) })
+	i, found := e.route(peer)
 	if !found {
 		return false
 	}
-	t.count(e, t.paths.nodes[e.routes[i].node].origin, -1, now)
+	t.history.Count(&e.origins, t.paths.nodes[e.routes[i].node].origin, -1, now)
 	e.routes = slices.Delete(e.routes, i, i+1)
 	if len(e.routes) == 0 {
 		t.announced--
@@ -149,18 +123,6 @@ func (t *table) addToPeer(peer peerID, n int32) {
 	}
 	t.perPeer[peer] += n
 	t.routes += int(n)
-}
-
-func (t *table) count(e *entry, origin uint32, n int32, now ingest.Time) {
-	o := e.origin(origin)
-	if o == nil {
-		e.origins = append(e.origins, originRecord{asn: origin, first: now})
-		o = &e.origins[len(e.origins)-1]
-	}
-	if o.routes == 0 && n > 0 {
-		o.since = now
-	}
-	o.routes += n
 }
 
 // covering returns the entries that contain p, the longest first, without p itself.
@@ -185,7 +147,7 @@ func (t *table) dropPeers(gone map[peerID]bool, now ingest.Time) (changed []uint
 			if !gone[r.peer] {
 				return false
 			}
-			t.count(e, t.paths.nodes[r.node].origin, -1, now)
+			t.history.Count(&e.origins, t.paths.nodes[r.node].origin, -1, now)
 			t.addToPeer(r.peer, -1)
 			return true
 		})

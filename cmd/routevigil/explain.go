@@ -61,7 +61,19 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 	fmt.Fprintf(&b, "%s by %s\n", x.Prefix, strings.Trim(fmt.Sprint(x.ASPath), "[]"))
 	fmt.Fprintf(&b, "  RPKI: %s (%s)\n", x.ROV.State, x.ROV.Reason)
 	fmt.Fprintf(&b, "  ASPA: %s as from a customer or peer, %s as from a provider\n", x.ASPA.Upstream, x.ASPA.Downstream)
+	if x.Registry.Special != "" {
+		fmt.Fprintf(&b, "  special purpose: %s\n", x.Registry.Special)
+	}
+	if x.Registry.Prefix != nil {
+		fmt.Fprintf(&b, "  registered: the prefix %s\n", x.Registry.Prefix)
+	}
+	if x.Registry.Origin != nil {
+		fmt.Fprintf(&b, "  registered: the origin %s\n", x.Registry.Origin)
+	}
 	fmt.Fprintf(&b, "  usual origins: %v, covered by: %v\n", x.History.UsualOrigins, x.History.Covering)
+	for _, k := range x.History.Origins {
+		fmt.Fprintf(&b, "  history: %s\n", k)
+	}
 	if x.Leak != nil {
 		how := "by ASPA"
 		if x.Leak.RFC7908Type != 0 {

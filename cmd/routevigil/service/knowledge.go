@@ -3,7 +3,10 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/refresh"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/download"
@@ -57,6 +61,23 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		o, err := topology.ReadOrganisations(path)
 		return o.Len(), func(now *detect.Knowledge) { now.Organisations = o }, err
 	})
+	list := func(name string, locations []string, read func(paths []string) (int, func(*detect.Knowledge), error)) {
+		g := whole{paths: make([]string, len(locations)), read: read}
+		for i, location := range locations {
+			name := fmt.Sprintf("%s-%d", name, i+1)
+			home := location
+			if refresh.IsURL(location) {
+				home = filepath.Join(folder, name)
+			}
+			add(name, location, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+				return g.readWith(i, path, home)
+			})
+		}
+	}
+	list("delegated", f.Delegated, func(paths []string) (int, func(*detect.Knowledge), error) {
+		d, err := registry.ReadFiles(paths...)
+		return d.Len(), func(now *detect.Knowledge) { now.Delegations = d }, err
+	})
 	errs := []error{f.Check()}
 	for _, s := range k.sources {
 		errs = append(errs, s.Begin(context.Background()))
@@ -66,6 +87,26 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	default:
 	}
 	return k, errors.Join(errs...)
+}
+
+// whole is some files that make one whole.
+type whole struct {
+	mu    sync.Mutex
+	paths []string // of those that have been read; "" for the others
+	read  func(paths []string) (int, func(*detect.Knowledge), error)
+}
+
+// readWith reads all that there is, file i from path, which will be found at home afterwards.
+func (g *whole) readWith(i int, path, home string) (int, func(*detect.Knowledge), error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := slices.Clone(g.paths)
+	now[i] = path
+	n, put, err := g.read(slices.DeleteFunc(now, func(p string) bool { return p == "" }))
+	if err == nil {
+		g.paths[i] = home
+	}
+	return n, put, err
 }
 
 func (k *keeper) close() { k.client.Close() }

@@ -32,6 +32,7 @@ type pipeline struct {
 	log       *slog.Logger
 	metrics   pipelineMetrics
 	every     time.Duration // between checkpoints
+	history   historyFile
 	questions chan func(*detect.Engine)
 
 	events    []incident.Event // found and not yet committed
@@ -85,13 +86,13 @@ func (p *pipeline) recover(ctx context.Context, baseline func() error) error {
 	saved := err == nil
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		err = baseline()
+		err = p.learnAnew(baseline)
 	case err == nil:
 		p.position = position
 		if unusable := p.engine.Restore(state); unusable != nil {
 			p.log.Warn("the saved state cannot be used, as after a change of version; the detector learns anew what is normal", "error", unusable)
 			p.engine = p.newEngine()
-			saved, err = false, baseline()
+			saved, err = false, p.learnAnew(baseline)
 		}
 	}
 	if err != nil {
@@ -200,13 +201,15 @@ func (p *pipeline) adoptOrphans(ctx context.Context) error {
 // acknowledged. The state is not saved after a failure, because it may contain events that are not
 // stored; the next start works them out again.
 func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
-	p.saved, p.stopping = time.Now(), stopping
+	p.saved, p.stopping, p.history.saved = time.Now(), stopping, time.Now()
 	for {
 		batch, err := p.bus.Next(ctx)
 		if errors.Is(err, bus.ErrClosed) {
 			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 			defer cancel()
-			return p.checkpoint(final)
+			err := p.checkpoint(final)
+			p.saveHistory()
+			return err
 		}
 		start := time.Now()
 		if err == nil {
@@ -225,6 +228,9 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 		if time.Since(p.saved) >= p.every {
 			if err := p.checkpoint(ctx); err != nil {
 				p.log.Error("saving the detector's state failed; it is tried again", "error", err)
+			}
+			if time.Since(p.history.saved) >= p.history.every {
+				p.saveHistory()
 			}
 		}
 	}

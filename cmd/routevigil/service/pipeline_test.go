@@ -51,8 +51,14 @@ func openStore(t *testing.T) *fullForEvents {
 // newPipeline is a pipeline that has recovered from s, on the small Internet.
 func newPipeline(t *testing.T, s store.Store, k detect.Knowledge) *pipeline {
 	t.Helper()
+	return newPipelineWithHistory(t, s, k, "")
+}
+
+// newPipelineWithHistory keeps the history of prefixes in a file.
+func newPipelineWithHistory(t *testing.T, s store.Store, k detect.Knowledge, file string) *pipeline {
+	t.Helper()
 	p := &pipeline{bus: bus.New(bus.DefaultConfiguration(), nil), store: s, router: alert.NewRouter(nil), log: testLog(t),
-		metrics: newPipelineMetrics(prometheus.NewRegistry()), every: time.Hour, questions: make(chan func(*detect.Engine))}
+		metrics: newPipelineMetrics(prometheus.NewRegistry()), every: time.Hour, questions: make(chan func(*detect.Engine)), history: historyFile{path: file, every: time.Hour}}
 	p.newEngine = func() *detect.Engine { return detect.New(detect.DefaultConfiguration(), k, p.collect) }
 	p.engine = p.newEngine()
 	baseline := func() error {

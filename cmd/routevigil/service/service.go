@@ -109,7 +109,9 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	}
 	s.pipeline = &pipeline{
 		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
-		metrics: newPipelineMetrics(registry), every: checkpointEvery, questions: make(chan func(*detect.Engine)),
+		metrics: newPipelineMetrics(registry), every: checkpointEvery,
+		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
+		questions: make(chan func(*detect.Engine)),
 	}
 	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.keeper.knowledge(), s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()

@@ -1,0 +1,168 @@
+package detect
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/origins"
+	"github.com/routevigil/routevigil/ingest"
+)
+
+// usualOrigins returns the origins of e that are normal, those with most routes first.
+func (s *shard) usualOrigins(e *entry) []*origins.Pair {
+	var u []*origins.Pair
+	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+		if o.Origin() != 0 && s.table.history.Usual(o, s.now) {
+			u = append(u, o)
+		}
+		return true
+	})
+	slices.SortStableFunc(u, func(a, b *origins.Pair) int {
+		return cmp.Or(cmp.Compare(b.Routes(), a.Routes()), cmp.Compare(a.Origin(), b.Origin()))
+	})
+	return u
+}
+
+// usualBefore is usualOrigins without those that came after asn did: who announces a more-specific
+// to take back what another has hijacked makes it neither usual nor anything else than before.
+func (s *shard) usualBefore(e *entry, asn uint32) []*origins.Pair {
+	var later []*origins.Pair
+	accused := s.table.origin(e, asn)
+	if accused != nil {
+		seen := false
+		s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+			if seen && !o.Baseline() {
+				later = append(later, o)
+			}
+			seen = seen || o == accused
+			return true
+		})
+	}
+	return slices.DeleteFunc(s.usualOrigins(e), func(o *origins.Pair) bool { return slices.Contains(later, o) })
+}
+
+// settled reports that suspicious routes may be learned as normal after all: nothing speaks against
+// them but that they are new and that nobody is known to be connected with them; no usual origin still
+// announces the prefix against them; enough networks have them; and they have stayed without a break
+// for as long as is configured.
+func (s *shard) settled(e *entry, id uint32, g *group, v *verdict) bool {
+	if slices.ContainsFunc(v.ledger, func(ev incident.Evidence) bool {
+		return ev.Weight > 0 && ev.Source != "history" && ev.Source != "table"
+	}) || !s.agreed(g.routes) {
+		return false
+	}
+	if slices.ContainsFunc(s.usualBefore(e, g.origin), func(o *origins.Pair) bool { return o.Origin() != g.origin && o.Routes() > 0 }) {
+		return false
+	}
+	if o := s.table.origin(e, g.origin); !o.MarkedUsual() {
+		return s.table.history.Settled(o, s.now, s.settle)
+	}
+	// The origin is a usual one: what is new is an AS beside it, since the finding says so.
+	i := indexOfKey(s.suspects[id], v.key())
+	return i >= 0 && s.now.Sub(s.suspects[id][i].since) >= s.settle
+}
+
+// settleCheck is how often, in event time, it is looked whether what is suspected has settled.
+const settleCheck = ingest.Time(3600_000_000)
+
+// markSettled marks for judgement what has been suspected for the settling time.
+func (s *shard) markSettled(now ingest.Time) {
+	for _, id := range slices.Sorted(maps.Keys(s.suspects)) {
+		if slices.ContainsFunc(s.suspects[id], func(f finding) bool { return now.Sub(f.since) >= s.settle }) {
+			s.markDirty(&s.table.entries[id], id, now)
+		}
+	}
+}
+
+// tellHistory adds what is known of the usual origin of e, or of its cover. It weighs nothing by itself.
+func (s *shard) tellHistory(v *verdict, e, cover *entry, usual *origins.Pair) {
+	if cover != nil {
+		e = cover
+	}
+	f := s.table.history.Facts(usual, s.now, s.peers.active)
+	v.ledger.add("history.usual", 0, "history", s.baseline(), "%s", factsOf(e.prefix, f))
+}
+
+// factsOf writes the history of an origin as a sentence.
+func factsOf(p netip.Prefix, f origins.Facts) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "AS%d: %s since %s, %.0f %% of the time, at %.0f %% of the peers", f.ASN, p,
+		f.FirstSeen.Format("2006-01-02 15:04 UTC"), 100*f.TimeShare, 100*f.PeerShare)
+	if len(f.FirstHops) > 0 {
+		fmt.Fprintf(&b, ", beside %s", asList(f.FirstHops))
+	}
+	if len(f.Upstreams) > 0 {
+		fmt.Fprintf(&b, ", then %s", asList(f.Upstreams))
+	}
+	return b.String()
+}
+
+// watch lets the history's clock go to t. What lies between a history that was loaded and the first
+// that is heard was not watched.
+func (e *Engine) watch(t ingest.Time, peers int) {
+	switch {
+	case t == 0:
+	case !e.watching:
+		e.history.Skip(t)
+		e.watching = true
+	default:
+		e.history.Advance(t, peers)
+	}
+}
+
+// SaveHistory writes what is known of the origins of every prefix, in the format that package origins
+// describes. It does not depend on the number of shards.
+func (e *Engine) SaveHistory(w io.Writer) error {
+	e.flush()
+	var chains []origins.Chain
+	for _, s := range e.shards {
+		for i := range s.table.entries {
+			if en := &s.table.entries[i]; en.origins != 0 {
+				chains = append(chains, origins.Chain{Prefix: en.prefix, History: s.table.history, Head: en.origins})
+			}
+		}
+	}
+	slices.SortFunc(chains, func(a, b origins.Chain) int { return origins.Compare(a.Prefix, b.Prefix) })
+	return origins.Write(w, e.history, max(e.clock, e.history.Now()), len(chains), slices.Values(chains))
+}
+
+// LoadHistory gives a new engine, before anything else, the history that SaveHistory wrote. On error the engine must
+// not be used. What the baseline then shows of a prefix that has usual origins here is judged rather
+// than learned.
+func (e *Engine) LoadHistory(data []byte) error {
+	e.remembers = true
+	return origins.Read(data, e.history, func(p netip.Prefix, pairs []origins.Pair) error {
+		s := e.shardOf(p)
+		id, ok := s.table.entryFor(p)
+		if !ok {
+			return fmt.Errorf("more than %d prefixes", MaxPrefixes)
+		}
+		for _, pair := range pairs {
+			s.table.history.Append(&s.table.entries[id].origins, pair)
+		}
+		return nil
+	})
+}
+
+// takeAsNormal ends an entry's baseline: origins with a fair share of its routes are usual. Where history
+// knows what is usual, others are for judgement.
+func (s *shard) takeAsNormal(id uint32, remembers bool, now ingest.Time) {
+	e := &s.table.entries[id]
+	known := remembers && len(s.usualOrigins(e)) > 0
+	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+		switch {
+		case o.Routes() == 0 || float64(o.Routes()) < baselineShare*float64(len(e.routes)):
+		case known && !o.MarkedUsual():
+			s.markDirty(e, id, max(now, o.First()))
+		default:
+			o.MarkUsual(true)
+		}
+		return true
+	})
+}
