@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/rtr"
 	"github.com/routevigil/routevigil/detect/topology"
 )
 
@@ -15,15 +16,16 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 }
 
-// KnowledgeFiles names the files that hold Knowledge.
+// KnowledgeFiles names the files that hold Knowledge, and what keeps it up to date.
 type KnowledgeFiles struct {
-	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR; without it, origin validation is unavailable."`
-	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
-	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
-	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+	VRPs          string            `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator, StayRTR or OctoRPKI; without it and rtr, origin validation is unavailable."`
+	RTR           rtr.Configuration `yaml:"rtr" doc:"VRPs and ASPAs from validators, kept up to date while the service runs; once a cache has answered they take the place of vrps."`
+	SLURM         []string          `yaml:"slurm" doc:"Local exceptions to vrps and rtr (RFC 8416, also version 2 with ASPAs), applied in order."`
+	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
+	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
 }
 
-// Load reads the files that are named. The error joins what is wrong with each.
+// Load reads the files that are named; what RTR is for the caller to do. The error joins what is wrong with each.
 func (f KnowledgeFiles) Load() (Knowledge, error) {
 	var k Knowledge
 	var errs []error
@@ -35,7 +37,7 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 			errs = append(errs, err)
 		}
 	}
-	if f.VRPs == "" && len(f.SLURM) > 0 {
+	if f.VRPs == "" && len(f.RTR.Caches) == 0 && len(f.SLURM) > 0 {
 		errs = append(errs, errors.New("SLURM files are given, but no VRPs to apply them to"))
 	}
 	read(f.VRPs, func(p string) (err error) { k.VRPs, err = rpki.ReadFile(p, f.SLURM...); return err })

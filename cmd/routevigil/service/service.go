@@ -40,8 +40,11 @@ type Service struct {
 	bus      *bus.Bus
 	sources  []ingest.Source
 	pipeline *pipeline
+	vrps     *liveVRPs // nil when the VRPs come from a file, or not at all
 	notifier *alert.Notifier
 	server   *api.Server
+
+	knowledge detect.Knowledge // as of the start
 }
 
 // New opens the store, reads the knowledge files and binds the listening address; c must be valid.
@@ -57,7 +60,10 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{config: c, mode: mode, log: log}
+	s := &Service{config: c, mode: mode, log: log, knowledge: knowledge}
+	if s.vrps, err = newLiveVRPs(c.Knowledge, log.With("component", "rtr"), registry); err != nil {
+		return nil, err
+	}
 	if s.store, err = embedded.Open(c.Store, log.With("component", "store"), registry); err != nil {
 		return nil, err
 	}
@@ -94,7 +100,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
 		metrics: newPipelineMetrics(registry), every: checkpointEvery, questions: make(chan func(*detect.Engine)),
 	}
-	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, knowledge, s.pipeline.collect) }
+	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.knowledge, s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()
 	s.pipeline.publishStatus(true)
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
@@ -126,6 +132,14 @@ func (s *Service) Run(ctx context.Context) error {
 	back := newGroup(fail)
 	back.run("HTTP server", func() error { return s.server.Run(downstream) })
 
+	reference := newGroup(fail)
+	if s.vrps != nil {
+		reference.run("RTR client", func() error { return s.vrps.run(ctx) })
+		if set := s.vrps.first(ctx); set != nil {
+			s.knowledge.VRPs = set
+			s.pipeline.engine.SetVRPs(set)
+		}
+	}
 	err := s.pipeline.recover(ctx, s.loadBaseline)
 	if err == nil {
 		s.pipeline.publishStatus(false)
@@ -134,6 +148,8 @@ func (s *Service) Run(ctx context.Context) error {
 	} else if ctx.Err() != nil {
 		err = nil // stopped during recovery: nothing is lost, it starts over next time
 	}
+	fail(nil) // what is left of the reference data's keepers, where recovery failed
+	reference.wait()
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
@@ -147,6 +163,9 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 	feeds := newGroup(fail)
 	for _, source := range s.sources {
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, s.bus.Publish) })
+	}
+	if s.vrps != nil {
+		feeds.run("VRPs", func() error { return s.vrps.follow(ctx, s.pipeline.questions) })
 	}
 	drained := make(chan error, 1)
 	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))
@@ -245,6 +264,13 @@ func (s *Service) health() api.Health {
 		} else {
 			because("The detector is learning what is normal until %s; it raises nothing before.", st.LearnUntil.Time().Format("15:04:05 UTC"))
 		}
+	}
+	if s.vrps != nil && s.vrps.client.Set() == nil {
+		sentence := "Origin validation is unavailable: there is no current data of an RTR cache"
+		if e := s.vrps.client.Status().LastError; e != "" {
+			sentence += "; the last error was: " + e
+		}
+		h.Reasons = append(h.Reasons, sentence+".")
 	}
 	fresh := false
 	for _, f := range s.feeds() {
