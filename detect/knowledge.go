@@ -7,6 +7,7 @@ import (
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/rtr"
 	"github.com/routevigil/routevigil/detect/topology"
 )
 
@@ -21,11 +22,12 @@ type Knowledge struct {
 // KnowledgeFiles names the files that hold Knowledge. The service also takes an address, https://…, for each but the
 // local exceptions.
 type KnowledgeFiles struct {
-	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR, a path or, for the service, an address such as https://rpki.example.net/export.json; without it, origin validation is unavailable."`
-	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
-	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, only ASPAs tell of leaks."`
-	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
-	Delegated     []string `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
+	VRPs          string            `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator, StayRTR or OctoRPKI, a path or, for the service, an address such as https://rpki.example.net/export.json; without it and rtr, origin validation is unavailable."`
+	RTR           rtr.Configuration `yaml:"rtr" doc:"VRPs and ASPAs from validators, kept up to date while the service runs; once a cache has answered they take the place of vrps."`
+	SLURM         []string          `yaml:"slurm" doc:"Local exceptions to vrps and rtr (RFC 8416, also version 2 with ASPAs), applied in order."`
+	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, only ASPAs tell of leaks."`
+	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
+	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
 }
@@ -37,13 +39,13 @@ func DefaultKnowledgeFiles() KnowledgeFiles {
 
 // Check reports files that make no sense without others.
 func (f KnowledgeFiles) Check() error {
-	if f.VRPs == "" && len(f.SLURM) > 0 {
+	if f.VRPs == "" && len(f.RTR.Caches) == 0 && len(f.SLURM) > 0 {
 		return errors.New("SLURM files are given, but no VRPs to apply them to")
 	}
 	return nil
 }
 
-// Load reads the files that are named, once. The error joins what is wrong with each.
+// Load reads the files that are named, once; what RTR is for the caller to do. The error joins what is wrong with each.
 func (f KnowledgeFiles) Load() (Knowledge, error) {
 	var k Knowledge
 	var errs []error

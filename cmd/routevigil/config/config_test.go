@@ -176,6 +176,7 @@ func clearExamples(c *Config) {
 	c.Alert.Webhooks = nil
 	c.Ingest.BMP.Listen, c.Ingest.BMP.Allow = "", nil
 	c.Ingest.BGP = bgpsession.DefaultConfiguration()
+	c.Knowledge.RTR.Caches = nil
 }
 
 const sampleSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

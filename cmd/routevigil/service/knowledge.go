@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type keeper struct {
 
 	mu      sync.Mutex
 	current detect.Knowledge
+	file    *rpki.Set // the VRPs of the file, which those of RTR come before
+	rtr     *rpki.Set
 }
 
 // newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
@@ -51,7 +54,10 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	}
 	add("vrps", f.VRPs, f.SLURM, f.Refresh.VRPs, func(path string) (int, func(*detect.Knowledge), error) {
 		set, err := rpki.ReadFile(path, f.SLURM...)
-		return set.Len(), func(now *detect.Knowledge) { now.VRPs = set }, err
+		return set.Len(), func(now *detect.Knowledge) {
+			k.file = set
+			now.VRPs = cmp.Or(k.rtr, k.file)
+		}, err
 	})
 	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
 		r, err := topology.ReadFile(path)
@@ -110,6 +116,14 @@ func (g *whole) readWith(i int, path, home string) (int, func(*detect.Knowledge)
 }
 
 func (k *keeper) close() { k.client.Close() }
+
+// useRTR takes the VRPs of RTR caches before those of a file; nil says that they have expired.
+func (k *keeper) useRTR(set *rpki.Set) {
+	k.use(func(now *detect.Knowledge) {
+		k.rtr = set
+		now.VRPs = cmp.Or(k.rtr, k.file)
+	})
+}
 
 func (k *keeper) use(put func(*detect.Knowledge)) {
 	k.mu.Lock()

@@ -44,6 +44,7 @@ type Service struct {
 	sources  []ingest.Source
 	keeper   *keeper
 	pipeline *pipeline
+	vrps     *liveVRPs // nil when the VRPs come from a file, or not at all
 	notifier *alert.Notifier
 	server   *api.Server
 }
@@ -58,6 +59,9 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		return nil, err
 	}
 	s := &Service{config: c, mode: mode, log: log}
+	if s.vrps, err = newLiveVRPs(c.Knowledge, log.With("component", "rtr"), registry); err != nil {
+		return nil, err
+	}
 	if s.store, err = embedded.Open(c.Store, log.With("component", "store"), registry); err != nil {
 		return nil, err
 	}
@@ -75,7 +79,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
-	registry.MustRegister(newSourceCollector(s.keeper.statuses))
+	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	if c.Ingest.RISLive.Enabled {
 		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
@@ -119,7 +123,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feeds, Sources: s.keeper.statuses, Health: s.health, Web: web.Handler(), Version: version,
+		Store: s.store, Table: s.pipeline, Feeds: s.feeds, Sources: s.reference, Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})
 	if err = s.server.Listen(); err != nil {
@@ -148,6 +152,14 @@ func (s *Service) Run(ctx context.Context) error {
 	back := newGroup(fail)
 	back.run("HTTP server", func() error { return s.server.Run(downstream) })
 
+	reference := newGroup(fail)
+	if s.vrps != nil {
+		reference.run("RTR client", func() error { return s.vrps.run(ctx) })
+		if set := s.vrps.first(ctx); set != nil {
+			s.keeper.useRTR(set)
+			s.pipeline.engine.Replace(s.keeper.knowledge())
+		}
+	}
 	err := s.pipeline.recover(ctx, s.loadBaseline)
 	if err == nil {
 		s.pipeline.publishStatus(false)
@@ -156,6 +168,8 @@ func (s *Service) Run(ctx context.Context) error {
 	} else if ctx.Err() != nil {
 		err = nil // stopped during recovery: nothing is lost, it starts over next time
 	}
+	fail(nil) // what is left of the reference data's keepers, where recovery failed
+	reference.wait()
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
@@ -170,6 +184,9 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 	feeds.run("knowledge", func() error { return s.keeper.run(ctx, s.pipeline.questions) })
 	for _, source := range s.sources {
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, s.bus.Publish) })
+	}
+	if s.vrps != nil {
+		feeds.run("VRPs", func() error { return s.vrps.follow(ctx, s.keeper.useRTR) })
 	}
 	drained := make(chan error, 1)
 	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))
@@ -239,6 +256,15 @@ func LoadBaseline(e *detect.Engine, r *archive.Reader, until ingest.Time) error 
 	return nil
 }
 
+// reference says how fresh what verdicts are compared with is.
+func (s *Service) reference() []refresh.Status {
+	all := s.keeper.statuses()
+	if s.vrps != nil {
+		all = append(all, s.vrps.status())
+	}
+	return all
+}
+
 func (s *Service) feeds() []ingest.Status {
 	st := make([]ingest.Status, len(s.sources))
 	for i, source := range s.sources {
@@ -283,7 +309,7 @@ func (s *Service) health() api.Health {
 			h.Reasons = append(h.Reasons, feedSentence(f))
 		}
 	}
-	for _, st := range s.keeper.statuses() {
+	for _, st := range s.reference() {
 		if sentence := sourceSentence(st); sentence != "" {
 			h.Reasons = append(h.Reasons, sentence)
 		}

@@ -1,0 +1,146 @@
+package service
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/rtr"
+)
+
+// cache is an RTR server that gives every query the whole of what it holds.
+type cache struct {
+	listener net.Listener
+
+	mu     sync.Mutex
+	vrps   []rpki.VRP
+	serial uint32
+}
+
+func newCache(t *testing.T, vrps ...rpki.VRP) *cache {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cache{listener: l, vrps: vrps, serial: 1}
+	var wg sync.WaitGroup
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { c.serve(conn) })
+		}
+	})
+	return c
+}
+
+// serve answers what may have changed since the last query with a Cache Reset, and then with all.
+func (c *cache) serve(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for {
+		query := make([]byte, 8)
+		if _, err := io.ReadFull(in, query); err != nil {
+			return
+		}
+		var answer []byte
+		add := func(p rtr.PDU) { p.Version = 2; answer = p.Append(answer) }
+		if rtr.Type(query[1]) == rtr.SerialQuery {
+			if _, err := in.Discard(4); err != nil {
+				return
+			}
+			add(rtr.PDU{Type: rtr.CacheReset})
+		} else {
+			c.mu.Lock()
+			add(rtr.PDU{Type: rtr.CacheResponse, Session: 7})
+			for _, v := range c.vrps {
+				add(rtr.PDU{Type: rtr.IPv4Prefix, Announce: true, Prefix: v.Prefix, MaxLength: v.MaxLength, ASN: v.ASN})
+			}
+			add(rtr.PDU{Type: rtr.EndOfData, Session: 7, Serial: c.serial, Refresh: 1, Retry: 1, Expire: 600})
+			c.mu.Unlock()
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+func (c *cache) hold(vrps ...rpki.VRP) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.vrps, c.serial = vrps, c.serial+1
+}
+
+func roa(n network) rpki.VRP {
+	return rpki.VRP{Prefix: n.prefix, MaxLength: uint8(n.prefix.Bits()), ASN: n.asn}
+}
+
+// TestVRPsByRTR lets what the RPKI says change under a running service.
+func TestVRPsByRTR(t *testing.T) {
+	wrong := roa(victim(1))
+	wrong.ASN = 65551
+	cache := newCache(t, roa(victim(0)), wrong)
+	f := newFeed(t)
+	c := configuration(t, f.url())
+	c.Knowledge.RTR.Caches = []rtr.CacheConfiguration{{Address: cache.listener.Addr().String()}}
+	slurm := filepath.Join(t.TempDir(), "slurm.json")
+	if err := os.WriteFile(slurm, fmt.Appendf(nil, `{"slurmVersion":1,"validationOutputFilters":{"prefixFilters":[],"bgpsecFilters":[]},
+		"locallyAddedAssertions":{"prefixAssertions":[{"asn":%d,"prefix":%q}],"bgpsecAssertions":[]}}`, victim(2).asn, victim(2).prefix), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Knowledge.SLURM = []string{slurm}
+	s := start(t, c)
+	s.whenReady(f)
+	says := func(i int, want string) {
+		t.Helper()
+		eventually(t, func() string {
+			var answer struct{ Origins []struct{ RPKI string } }
+			if code := s.get("/api/v1/prefixes/"+victim(i).prefix.String(), &answer); code != http.StatusOK || len(answer.Origins) != 1 || answer.Origins[0].RPKI != want {
+				return fmt.Sprintf("AS%d is not %s: %d %+v", victim(i).asn, want, code, answer)
+			}
+			return ""
+		})
+	}
+	says(0, "valid")
+	says(1, "invalid")
+	says(2, "valid") // by the local exception
+	says(3, "not_found")
+	cache.hold(roa(victim(1)), roa(victim(3)))
+	says(0, "not_found")
+	says(1, "valid")
+	says(2, "valid")
+	says(3, "valid")
+	if n, ok := s.metric("routevigil_rtr_vrps"); !ok || n != 2 {
+		t.Errorf("%v VRPs in the metrics", n)
+	}
+	// The verdict on a hijack has it as evidence.
+	if err := f.tell(hijack(3, 0, sessions)...); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		inc, ok := s.incidentOf(3)
+		if !ok {
+			return "no incident"
+		}
+		for _, e := range inc.Evidence {
+			if e.Rule == "rpki.invalid_asn" && inc.Kind == incident.OriginHijack {
+				return ""
+			}
+		}
+		return fmt.Sprintf("no evidence of the RPKI: %+v", inc)
+	})
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+}
