@@ -3,6 +3,7 @@ package detect
 import (
 	"errors"
 
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
@@ -12,6 +13,7 @@ type Knowledge struct {
 	VRPs          *rpki.Set
 	Relationships *topology.Relationships
 	Organisations *topology.Organisations
+	IRR           *irr.Database
 }
 
 // KnowledgeFiles names the files that hold Knowledge.
@@ -20,6 +22,13 @@ type KnowledgeFiles struct {
 	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
 	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
 	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+	IRR           IRRFiles `yaml:"irr" doc:"What routing registries say."`
+}
+
+// IRRFiles names dumps of routing registries.
+type IRRFiles struct {
+	Files   []string `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip; without any, what is registered is unavailable."`
+	Sources []string `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
 }
 
 // Load reads the files that are named. The error joins what is wrong with each.
@@ -40,5 +49,9 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	read(f.VRPs, func(p string) (err error) { k.VRPs, err = rpki.ReadFile(p, f.SLURM...); return err })
 	read(f.Relationships, func(p string) (err error) { k.Relationships, err = topology.ReadFile(p); return err })
 	read(f.Organisations, func(p string) (err error) { k.Organisations, err = topology.ReadOrganisations(p); return err })
+	if len(f.IRR.Files) > 0 {
+		db, err := irr.ReadFiles(f.IRR.Files, f.IRR.Sources)
+		k.IRR, errs = db, append(errs, err)
+	}
 	return k, errors.Join(errs...)
 }

@@ -56,11 +56,24 @@ func (c ExplainCmd) Run(g *Globals) error {
 	return err
 }
 
+func irrLine(x *detect.IRR) string {
+	if len(x.Routes) == 0 {
+		return x.State
+	}
+	r := x.Routes[0]
+	line := fmt.Sprintf("%s (%s by AS%d in %s", x.State, r.Prefix, r.Origin, r.Source)
+	if n := len(x.Routes) - 1; n > 0 {
+		line += fmt.Sprintf(" and %d more", n)
+	}
+	return line + ")"
+}
+
 func printExplanation(g *Globals, x *detect.Explanation) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s by %s\n", x.Prefix, strings.Trim(fmt.Sprint(x.ASPath), "[]"))
 	fmt.Fprintf(&b, "  RPKI: %s (%s)\n", x.ROV.State, x.ROV.Reason)
 	fmt.Fprintf(&b, "  ASPA: %s as from a customer or peer, %s as from a provider\n", x.ASPA.Upstream, x.ASPA.Downstream)
+	fmt.Fprintf(&b, "  IRR: %s\n", irrLine(&x.IRR))
 	fmt.Fprintf(&b, "  usual origins: %v, covered by: %v\n", x.History.UsualOrigins, x.History.Covering)
 	if x.Leak != nil {
 		how := "by ASPA"
