@@ -429,7 +429,7 @@ func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence
 
 func (v *verdict) prefix(p netip.Prefix) incident.Prefix {
 	ip := incident.Prefix{Prefix: p, Covering: v.covering, ExpectedOrigins: slices.Clone(v.expected), ObservedOrigins: []uint32{},
-		RPKI: v.rpki.String(), IRR: "unavailable"}
+		RPKI: v.rpki.String(), IRR: v.irr.String()}
 	if ip.ExpectedOrigins == nil {
 		ip.ExpectedOrigins = []uint32{}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -21,6 +22,7 @@ type Explanation struct {
 	ROV         ROV                 `json:"rov"`
 	ASPA        ASPA                `json:"aspa"`
 	Registry    Registry            `json:"registry"`
+	IRR         IRR                 `json:"irr"`
 	History     History             `json:"history"`
 	Leak        *Leak               `json:"leak"`
 	Kind        *incident.Kind      `json:"kind"` // nil when nothing is wrong
@@ -34,6 +36,14 @@ type ROV struct {
 	State  string     `json:"state"`
 	Reason string     `json:"reason"`
 	VRPs   []rpki.VRP `json:"vrps"`
+}
+
+// IRR is what the routing registries say of the origin, see [irr.Answer].
+type IRR struct {
+	State   string      `json:"state"`   // as incident.Prefix.IRR
+	Exact   bool        `json:"exact"`   // by route objects for the very prefix
+	Routes  []irr.Route `json:"routes"`  // the route objects that decide
+	Against []irr.Route `json:"against"` // the holder's own, where they say something else
 }
 
 // ASPA is what the providers' attestations say of the path, by draft-ietf-sidrops-aspa-verification:
@@ -154,6 +164,8 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 	r := s.know.VRPs.Validate(p, origin, hasOrigin)
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROV{r.State.String(), r.Reason, append([]rpki.VRP{}, r.VRPs...)},
 		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
+	registered := s.know.IRR.Check(p, origin)
+	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
 	up, down := s.know.VRPs.ASPAs().VerifyUpstream(path, 0), s.know.VRPs.ASPAs().VerifyDownstream(path, 0)
 	x.ASPA = ASPA{up.State.String(), down.State.String(), append([]rpki.Hop{}, down.Hops...)}
 	if down.State != rpki.PathInvalid {
@@ -225,6 +237,8 @@ func (x *Explanation) tell(v *verdict) {
 		x.Explanation = "Nothing is wrong with this route: its origin and the links of its path are known."
 	case x.ROV.State == rpki.Valid.String():
 		x.Explanation = "Nothing is wrong with this route as far as is known: its origin is RPKI Valid; nobody announced the prefix, or a block around it, before."
+	case x.IRR.State == irr.Registered.String():
+		x.Explanation = fmt.Sprintf("Nothing is wrong with this route as far as is known: its origin is registered (%s); nobody announced the prefix, or a block around it, before.", routeList(x.IRR.Routes))
 	case x.ROV.State == rpki.Unavailable.String():
 		x.Explanation = "There is nothing to judge this route by: nobody announced its prefix, or a block around it, before, and there are no VRPs."
 	default:

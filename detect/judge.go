@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -36,6 +37,10 @@ const (
 	weightInvalidASN       = 4.0
 	weightInvalidLength    = 2.0
 	weightValid            = -6.0
+	weightIRRHolder        = -3.0 // an RIR lets only the holder of a prefix register its origin
+	weightIRRRegistered    = -1.0 // elsewhere anybody may register it, an attacker too
+	weightIRRContradicted  = 1.0  // the usual origin is registered and this one is not; most of the IRR is stale
+	weightIRRCovering      = 0.5  // the same of a block around it: customers often register nothing
 	weightUsual            = -6.0 // what has long been so is no event, be it wrong
 	weightTypo             = 4.0  // one slip of the finger explains it
 	weightNewLink          = 1.5
@@ -87,6 +92,7 @@ type verdict struct {
 	cover    *entry
 	covering netip.Prefix
 	rpki     rpki.State
+	irr      irr.State
 	ledger   ledger
 }
 
@@ -151,6 +157,14 @@ func newLedger() ledger {
 
 // judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
 func (s *shard) judgeGroup(e *entry, g *group) *verdict {
+	v := s.judge(e, g)
+	if v != nil {
+		v.irr = s.know.IRR.State(e.prefix, v.observed)
+	}
+	return v
+}
+
+func (s *shard) judge(e *entry, g *group) *verdict {
 	if v := s.judgeBogon(e, g); v != nil {
 		return v
 	}
@@ -413,6 +427,7 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	s.tellHistory(v, e, cover, usual[0])
 	s.weighRegistry(v, e.prefix, origin)
 	s.weighROV(v, e, origin)
+	s.weighIRR(v, e, origin)
 	if typo := slices.IndexFunc(v.expected, func(a uint32) bool { return oneSlip(a, origin) }); typo >= 0 && cover == nil {
 		v.kind, v.victim = incident.TypoASN, v.expected[typo]
 		v.ledger.add("shape.typo_asn", weightTypo, "path", "", "%d and %d are one slip of the finger apart", origin, v.expected[typo])
@@ -543,6 +558,30 @@ func (s *shard) weighROV(v *verdict, e *entry, origin uint32) {
 	}
 }
 
+// weighIRR adds what the routing registries say. That somebody else is registered counts only where it
+// is one who is expected.
+func (s *shard) weighIRR(v *verdict, e *entry, origin uint32) {
+	a := s.know.IRR.Check(e.prefix, origin)
+	version := s.know.IRR.Source()
+	switch {
+	case a.State == irr.Registered && len(a.Against) > 0:
+		v.ledger.add("irr.contested", 0, "irr", version, "registered, but not by the holder: %s, against %s", routeList(a.Routes), routeList(a.Against))
+	case a.State == irr.Registered && slices.ContainsFunc(a.Routes, func(r irr.Route) bool { return r.Authoritative }):
+		v.ledger.add("irr.registered", weightIRRHolder, "irr", version, "registered by the holder: %s", routeList(a.Routes))
+	case a.State == irr.Registered:
+		v.ledger.add("irr.registered", weightIRRRegistered, "irr", version, "registered: %s", routeList(a.Routes))
+	case a.State == irr.Contradicted:
+		w := weightIRRCovering
+		if a.Exact {
+			w = weightIRRContradicted
+		}
+		if !slices.ContainsFunc(a.Routes, func(r irr.Route) bool { return slices.Contains(v.expected, r.Origin) }) {
+			w = 0
+		}
+		v.ledger.add("irr.contradicted", w, "irr", version, "AS%d is not registered, but others are: %s", origin, routeList(a.Routes))
+	}
+}
+
 // judgeForged judges routes with a usual origin: somebody may have written the right origin behind
 // his own AS. For a known prefix only a new neighbour of the origin counts, and only the routes
 // over it; with cover given, e is a new more-specific and any chain may be the forger's.
@@ -658,7 +697,7 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 	from, leaker, to := s.table.paths.triple(rs[0].node)
 	v := &verdict{kind: incident.RouteLeak, rfc7908: int(n.leakAs), offender: leaker, next: to, victim: n.origin,
 		expected: []uint32{n.origin}, observed: n.origin, ledger: newLedger()}
-	v.rpki = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0)
+	v.rpki, v.irr = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0), s.know.IRR.State(e.prefix, n.origin)
 	rels := s.know.Relationships
 	if n.leakAs != 0 {
 		v.ledger.add("rel.valley", weightValley, "relationships", rels.Source(), "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
@@ -742,6 +781,18 @@ func pathList(tail []uint32) string {
 		}
 	}
 	return b.String()
+}
+
+func routeList(rs []irr.Route) string {
+	var parts []string
+	for i, r := range rs {
+		if i == 4 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(rs)-i))
+			break
+		}
+		parts = append(parts, fmt.Sprintf("%s by AS%d in %s", r.Prefix, r.Origin, r.Source))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func vrpList(vs []rpki.VRP) string {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -17,6 +18,7 @@ type Knowledge struct {
 	Relationships *topology.Relationships
 	Organisations *topology.Organisations
 	Delegations   *registry.Set
+	IRR           *irr.Database
 }
 
 // KnowledgeFiles names the files that hold Knowledge. The service also takes an address, https://…, for each but the
@@ -28,8 +30,15 @@ type KnowledgeFiles struct {
 	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, only ASPAs tell of leaks."`
 	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
 	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
+	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
+}
+
+// IRRFiles names dumps of routing registries.
+type IRRFiles struct {
+	Files   []string `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip, paths or addresses; without any, what is registered is unavailable."`
+	Sources []string `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
 }
 
 // DefaultKnowledgeFiles names none.
@@ -65,5 +74,6 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	read(func() (err error) { k.Relationships, err = topology.ReadFile(f.Relationships); return err }, f.Relationships)
 	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
 	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)
+	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
 	return k, errors.Join(errs...)
 }

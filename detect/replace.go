@@ -19,9 +19,10 @@ func (e *Engine) Replace(k Knowledge) {
 	before := *e.known
 	*e.known = k
 	r := reconsideration{
-		at:     e.clock,
-		others: k.Relationships != before.Relationships || k.Organisations != before.Organisations || k.Delegations != before.Delegations,
-		paths:  k.Relationships != before.Relationships,
+		at: e.clock,
+		others: k.Relationships != before.Relationships || k.Organisations != before.Organisations ||
+			k.Delegations != before.Delegations || k.IRR != before.IRR,
+		paths: k.Relationships != before.Relationships,
 	}
 	if k.VRPs != nil {
 		r.blind = before.VRPs == nil

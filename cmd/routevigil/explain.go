@@ -56,6 +56,18 @@ func (c ExplainCmd) Run(g *Globals) error {
 	return err
 }
 
+func irrLine(x *detect.IRR) string {
+	if len(x.Routes) == 0 {
+		return x.State
+	}
+	r := x.Routes[0]
+	line := fmt.Sprintf("%s (%s by AS%d in %s", x.State, r.Prefix, r.Origin, r.Source)
+	if n := len(x.Routes) - 1; n > 0 {
+		line += fmt.Sprintf(" and %d more", n)
+	}
+	return line + ")"
+}
+
 func printExplanation(g *Globals, x *detect.Explanation) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s by %s\n", x.Prefix, strings.Trim(fmt.Sprint(x.ASPath), "[]"))
@@ -70,6 +82,7 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 	if x.Registry.Origin != nil {
 		fmt.Fprintf(&b, "  registered: the origin %s\n", x.Registry.Origin)
 	}
+	fmt.Fprintf(&b, "  IRR: %s\n", irrLine(&x.IRR))
 	fmt.Fprintf(&b, "  usual origins: %v, covered by: %v\n", x.History.UsualOrigins, x.History.Covering)
 	for _, k := range x.History.Origins {
 		fmt.Fprintf(&b, "  history: %s\n", k)

@@ -19,6 +19,7 @@ type KnowledgeFlags struct {
 	SLURM []string `name:"slurm" sep:"none" placeholder:"FILE" help:"Local exceptions to the VRPs (RFC 8416, also version 2 with ASPAs); repeatable."`
 	ASRel string   `name:"as-rel" placeholder:"FILE" help:"AS relationships in CAIDA's serial-1 or serial-2 form; without it only ASPAs tell of leaks."`
 	ASOrg string   `name:"as-org" placeholder:"FILE" help:"Which ASes are one organisation, in CAIDA's as2org form."`
+	IRR   []string `name:"irr" sep:"none" placeholder:"FILE" help:"Dump of a routing registry in RPSL, plain or gzip; repeatable."`
 }
 
 // load merges the flags with the configuration file and reads the knowledge files.
@@ -37,6 +38,9 @@ func (f KnowledgeFlags) load() (config.Config, detect.Knowledge, error) {
 	}
 	if len(f.SLURM) > 0 {
 		c.Knowledge.SLURM = f.SLURM
+	}
+	if len(f.IRR) > 0 {
+		c.Knowledge.IRR.Files = f.IRR
 	}
 	if len(f.RIB) > 0 {
 		c.Ingest.Baseline = f.RIB

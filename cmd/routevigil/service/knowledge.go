@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -83,6 +84,11 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	list("delegated", f.Delegated, func(paths []string) (int, func(*detect.Knowledge), error) {
 		d, err := registry.ReadFiles(paths...)
 		return d.Len(), func(now *detect.Knowledge) { now.Delegations = d }, err
+	})
+	list("irr", f.IRR.Files, func(paths []string) (int, func(*detect.Knowledge), error) {
+		db, err := irr.ReadFiles(paths, f.IRR.Sources)
+		c := db.Counts()
+		return c.Routes + c.Sets + c.AutNums, func(now *detect.Knowledge) { now.IRR = db }, err
 	})
 	errs := []error{f.Check()}
 	for _, s := range k.sources {
