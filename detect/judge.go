@@ -332,8 +332,8 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 	} else if hasOrigin(coverOrigins, beside) {
 		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s, which contains it", beside, cover.prefix)
 	}
-	if rel := s.know.Relationships.Of(beside, g.origin); rel != topology.None {
-		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", beside, rel, g.origin)
+	if l := s.know.Relationships.Link(beside, g.origin); l.Relation != topology.None {
+		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", beside, l.Relation, g.origin)
 	}
 	return v
 }
@@ -435,12 +435,12 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 			v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", asn, u, org)
 			return
 		}
-		if rel := s.know.Relationships.Of(asn, u); rel != topology.None {
+		if l := s.know.Relationships.Link(asn, u); l.Relation != topology.None {
 			w := weightAdjacent
-			if rel == topology.Peer {
+			if l.Relation == topology.Peer {
 				w = weightPeers
 			}
-			v.ledger.add("rel.declared", w, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", asn, rel, u)
+			v.ledger.add("rel.declared", w, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", asn, l.Relation, u)
 			return
 		}
 		if s.links.adjacent(asn, u) {
@@ -557,8 +557,8 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
 		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)
-	} else if rel := s.know.Relationships.Of(suspect, origin); rel == topology.Provider {
-		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", suspect, rel, origin)
+	} else if l := s.know.Relationships.Link(suspect, origin); l.Relation == topology.Provider {
+		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", suspect, l.Relation, origin)
 	}
 	r := s.know.VRPs.Validate(e.prefix, origin, true)
 	v.rpki = r.State
@@ -639,14 +639,16 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 		expected: []uint32{n.origin}, observed: n.origin, ledger: newLedger()}
 	v.rpki = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0)
 	rels := s.know.Relationships
+	in, out := rels.Link(from, leaker), rels.Link(to, leaker)
+	source := rels.Source(min(in.Basis, out.Basis)) // the weaker
 	if n.leakAs != 0 {
-		v.ledger.add("rel.valley", weightValley, "relationships", rels.Source(), "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
-			leaker, rels.Of(from, leaker), from, rels.Of(to, leaker), to, n.leakAs)
+		v.ledger.add("rel.valley", weightValley, "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
+			leaker, in.Relation, from, out.Relation, to, n.leakAs)
 	}
 	s.weighASPA(v, rs)
 	s.weighNeverTransit(v, leaker)
 	if n := rels.Customers(leaker); n >= largeTransit && !s.aspaInvalid(rs) {
-		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", rels.Source(), "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
+		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", source, "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
 	}
 	if s.partial && !s.aspaInvalid(rs) {
 		v.ledger.add("history.partial", weightValleyUntested, "history", s.baseline(), "there is no table dump to tell whether this path was usual before")
