@@ -342,7 +342,7 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 func (s *shard) judgeHiddenASN(e *entry, g *group, origin uint32, hidden []uint32) *verdict {
 	v := &verdict{kind: incident.BogonASN, offender: origin, next: after(g.tail, origin), observed: g.origin,
 		expected: []uint32{origin}, ledger: newLedger()}
-	if privateASN(hidden[0]) {
+	if topology.PrivateASN(hidden[0]) {
 		v.kind = incident.PrivateASNLeak
 	}
 	v.rpki = s.know.VRPs.State(e.prefix, g.origin, g.origin != 0)

@@ -4,24 +4,10 @@ import (
 	"net/netip"
 
 	"github.com/routevigil/routevigil/detect/prefixtree"
+	"github.com/routevigil/routevigil/detect/topology"
 )
 
-// reservedASN reports ASNs that must not appear in the global table: AS 0 (RFC 7607), AS_TRANS
-// (RFC 6793), documentation (RFC 5398), private use (RFC 6996), and the last of each size (RFC 7300).
-func reservedASN(a uint32) bool {
-	switch {
-	case a == 0, a == 23456, a == 65535, a == 4294967295:
-		return true
-	case a >= 64496 && a <= 64511, a >= 65536 && a <= 65551:
-		return true
-	}
-	return privateASN(a)
-}
-
-// privateASN reports the ASNs of RFC 6996, which anybody may use inside but not outside.
-func privateASN(a uint32) bool {
-	return a >= 64512 && a <= 65534 || a >= 4200000000 && a <= 4294967294
-}
+func reservedASN(asn uint32) bool { return topology.ReservedASN(asn) }
 
 // specialPurpose are the blocks of the IANA special-purpose registries that are not globally
 // reachable, multicast and class E: none belongs in the global table.

@@ -56,21 +56,21 @@ const (
 
 // Link is what is known of two neighbours.
 type Link struct {
-	Relation   Relation // None where they are not known as neighbours
-	Basis      Basis
-	Confidence float64 // probability that Relation is right, 0 to 1 in steps of 1/255
+	Relation Relation // None where they are not known as neighbours
+	Basis    Basis
+	V4, V6   float64 // probabilities that Relation is right for routes of IPv4 and of IPv6, in steps of 1/255
 }
 
 // Relationships is an immutable set of AS links with their relation; nil is empty. Each link stands
 // with both its ASes and is found with the one that has fewer neighbours, which are sorted: nearly
-// every link of the Internet has an end with a handful. 12 bytes a link and 16 to 24 an AS.
+// every link of the Internet has an end with a handful. 14 bytes a link and 16 to 24 an AS.
 type Relationships struct {
 	asns       []uint32 // sorted
 	places     []uint32 // a hash table of 1 + the place of an AS among asns; 0 is free
 	first      []uint32 // by AS, where its neighbours begin; one more at the end
 	neighbours []uint32
 	facts      []uint8 // by neighbour: relation, and the basis above it
-	confidence []uint8 // by neighbour, in 255ths
+	v4, v6     []uint8 // by neighbour: confidence in 255ths
 	sources    [basisCount]string
 }
 
@@ -84,8 +84,8 @@ type Builder struct {
 }
 
 type builderLink struct {
-	a, b             uint32 // a < b
-	fact, confidence uint8
+	a, b         uint32 // a < b
+	fact, v4, v6 uint8
 }
 
 // NewBuilder returns a builder of links that rest on basis; source names them in evidence.
@@ -96,15 +96,16 @@ func NewBuilder(basis Basis, source string) *Builder {
 }
 
 // Set says how x stands to y, for sure. A later word on the same two ASes replaces an earlier one.
-func (b *Builder) Set(x, y uint32, rel Relation) { b.add(x, y, Link{rel, b.basis, 1}) }
+func (b *Builder) Set(x, y uint32, rel Relation) { b.add(x, y, Link{rel, b.basis, 1, 1}) }
 
 func (b *Builder) add(x, y uint32, l Link) {
 	if x > y {
 		x, y, l.Relation = y, x, l.Relation.reverse()
 	}
-	confidence := uint8(math.Round(255 * min(max(l.Confidence, 0), 1)))
-	b.links = append(b.links, builderLink{x, y, uint8(l.Relation) | uint8(l.Basis)<<basisShift, confidence})
+	b.links = append(b.links, builderLink{x, y, uint8(l.Relation) | uint8(l.Basis)<<basisShift, inSteps(l.V4), inSteps(l.V6)})
 }
+
+func inSteps(probability float64) uint8 { return uint8(math.Round(255 * min(max(probability, 0), 1))) }
 
 // Build returns the set. The builder must not be used any more.
 func (b *Builder) Build() *Relationships {
@@ -143,20 +144,21 @@ func (b *Builder) Build() *Relationships {
 		r.first[i+1] += r.first[i]
 	}
 	n := 2 * len(links)
-	r.neighbours, r.facts, r.confidence = make([]uint32, n), make([]uint8, n), make([]uint8, n)
+	r.neighbours, r.facts, r.v4, r.v6 = make([]uint32, n), make([]uint8, n), make([]uint8, n), make([]uint8, n)
 	free := slices.Clone(r.first)
-	put := func(at uint32, neighbour uint32, fact, confidence uint8) {
+	put := func(at, neighbour uint32, l builderLink) {
 		i := free[at]
 		free[at]++
-		r.neighbours[i], r.facts[i], r.confidence[i] = neighbour, fact, confidence
+		r.neighbours[i], r.facts[i], r.v4[i], r.v6[i] = neighbour, l.fact, l.v4, l.v6
 	}
 	// An AS's neighbours below itself come first if all of them are put first.
 	for i, l := range links {
 		rel, basis := Relation(l.fact&(1<<basisShift-1)), l.fact>>basisShift<<basisShift
-		put(places[i][1], l.a, uint8(rel.reverse())|basis, l.confidence)
+		l.fact = uint8(rel.reverse()) | basis
+		put(places[i][1], l.a, l)
 	}
 	for i, l := range links {
-		put(places[i][0], l.b, l.fact, l.confidence)
+		put(places[i][0], l.b, l)
 	}
 	return r
 }
@@ -227,7 +229,7 @@ func (r *Relationships) row(asn uint32) (from, to uint32) {
 }
 
 func (r *Relationships) link(i uint32) Link {
-	return Link{Relation(r.facts[i] & (1<<basisShift - 1)), Basis(r.facts[i] >> basisShift), float64(r.confidence[i]) / 255}
+	return Link{Relation(r.facts[i] & (1<<basisShift - 1)), Basis(r.facts[i] >> basisShift), float64(r.v4[i]) / 255, float64(r.v6[i]) / 255}
 }
 
 // Link returns how a stands to b, and how sure that is.

@@ -202,7 +202,7 @@ func TestOverlay(t *testing.T) {
 	over.Set(2, 1, Peer)
 	over.Set(4, 5, Sibling)
 	r := Overlay(under.Build(), over.Build())
-	for pair, want := range map[[2]uint32]Link{{1, 2}: {Peer, Declared, 1}, {3, 2}: {Peer, Published, 1}, {5, 4}: {Sibling, Declared, 1}, {1, 3}: {}} {
+	for pair, want := range map[[2]uint32]Link{{1, 2}: {Peer, Declared, 1, 1}, {3, 2}: {Peer, Published, 1, 1}, {5, 4}: {Sibling, Declared, 1, 1}, {1, 3}: {}} {
 		if got := r.Link(pair[0], pair[1]); got != want {
 			t.Errorf("AS%d and AS%d: %+v, want %+v", pair[0], pair[1], got, want)
 		}
