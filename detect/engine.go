@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
@@ -84,6 +85,10 @@ type Engine struct {
 	dumped  bool   // rows of a table dump were among what was learned
 	refused uint64 // updates refused for MaxPeers
 
+	know     *Knowledge              // shared with the shards
+	infers   bool                    // no relationships were published to it
+	inferred *topology.Relationships // nil before the first inference
+
 	idScratch []uint32
 }
 
@@ -96,7 +101,8 @@ type pendingUpdate struct {
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{}}
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{}, know: &k, infers: k.Relationships == nil}
+	k.Relationships = topology.Overlay(k.Relationships, k.Declared)
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: &k, links: e.links, peers: e.peers, learning: true,

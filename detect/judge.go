@@ -38,6 +38,7 @@ const (
 	weightNeverTransit     = 2.0 // an AS that has only ever originated now passes on another's route
 	weightSingleSource     = 2.5 // everybody has it through one chain that the covering block does not use
 	weightValley           = 4.0
+	weightInferredValley   = 3.0  // the most for relations that were inferred; less where they are doubtful
 	weightLargeTransit     = -2.5 // of the largest networks a wrong relationship is likelier than a leak
 	weightValleyUntested   = -1.5 // whether the path was usual before is not known
 	weightFewPrefixes      = -1.0 // added to the incident, not the route: one prefix may be policy
@@ -332,8 +333,8 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 	} else if hasOrigin(coverOrigins, beside) {
 		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s, which contains it", beside, cover.prefix)
 	}
-	if l := s.know.Relationships.Link(beside, g.origin); l.Relation != topology.None {
-		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", beside, l.Relation, g.origin)
+	if l := s.relation(beside, g.origin); l.Relation != topology.None {
+		s.addRelation(v, weightAdjacent, l, beside, g.origin)
 	}
 	return v
 }
@@ -428,6 +429,20 @@ func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []orig
 	}
 }
 
+// relation returns how a stands to b where that was published or declared. What is inferred comes from
+// the table itself, and that the two stood side by side there is weighed as such.
+func (s *shard) relation(a, b uint32) topology.Link {
+	l := s.know.Relationships.Link(a, b)
+	if l.Basis == topology.Inferred {
+		return topology.Link{}
+	}
+	return l
+}
+
+func (s *shard) addRelation(v *verdict, weight float64, l topology.Link, a, b uint32) {
+	v.ledger.add("rel.declared", weight, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", a, l.Relation, b)
+}
+
 // weighRelation adds what connects an AS with those whose space it announces.
 func (s *shard) weighRelation(v *verdict, asn uint32) {
 	for _, u := range v.expected {
@@ -435,12 +450,12 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 			v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", asn, u, org)
 			return
 		}
-		if l := s.know.Relationships.Link(asn, u); l.Relation != topology.None {
+		if l := s.relation(asn, u); l.Relation != topology.None {
 			w := weightAdjacent
 			if l.Relation == topology.Peer {
 				w = weightPeers
 			}
-			v.ledger.add("rel.declared", w, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", asn, l.Relation, u)
+			s.addRelation(v, w, l, asn, u)
 			return
 		}
 		if s.links.adjacent(asn, u) {
@@ -557,8 +572,8 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
 		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)
-	} else if l := s.know.Relationships.Link(suspect, origin); l.Relation == topology.Provider {
-		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", suspect, l.Relation, origin)
+	} else if l := s.relation(suspect, origin); l.Relation == topology.Provider {
+		s.addRelation(v, weightAdjacent, l, suspect, origin)
 	}
 	r := s.know.VRPs.Validate(e.prefix, origin, true)
 	v.rpki = r.State
@@ -642,7 +657,7 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 	in, out := rels.Link(from, leaker), rels.Link(to, leaker)
 	source := rels.Source(min(in.Basis, out.Basis)) // the weaker
 	if n.leakAs != 0 {
-		v.ledger.add("rel.valley", weightValley, "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
+		v.ledger.add("rel.valley", valleyWeight(e.prefix, in, out), "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
 			leaker, in.Relation, from, out.Relation, to, n.leakAs)
 	}
 	s.weighASPA(v, rs)
@@ -662,6 +677,24 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 		v.cover, v.covering, v.expected = cover, cover.prefix, asns(origins)
 	}
 	return v
+}
+
+// valleyWeight weighs a valley by the relations that make it one. Inferred ones may be wrong: then a
+// valley is to be seen where nobody leaked, and it is that much better a sign as this is improbable.
+func valleyWeight(p netip.Prefix, in, out topology.Link) float64 {
+	if in.Basis != topology.Inferred && out.Basis != topology.Inferred {
+		return weightValley
+	}
+	right := confidence(p, in) * confidence(p, out)
+	return min(weightInferredValley, -math.Log(1-right))
+}
+
+// confidence is the probability that a relation is right for the family of p.
+func confidence(p netip.Prefix, l topology.Link) float64 {
+	if p.Addr().Is4() {
+		return l.V4
+	}
+	return l.V6
 }
 
 func (s *shard) baseline() string {

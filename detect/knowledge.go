@@ -10,7 +10,8 @@ import (
 // Knowledge is what verdicts compare with. All of it is optional and must not change while in use.
 type Knowledge struct {
 	VRPs          *rpki.Set
-	Relationships *topology.Relationships
+	Relationships *topology.Relationships // nil: to be inferred from the table
+	Declared      *topology.Relationships // what the operator says; it overrides the others
 	Organisations *topology.Organisations
 }
 
@@ -18,7 +19,7 @@ type Knowledge struct {
 type KnowledgeFiles struct {
 	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR; without it, origin validation is unavailable."`
 	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
-	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, only ASPAs tell of leaks."`
+	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
 	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
 }
 

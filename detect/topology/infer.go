@@ -56,18 +56,18 @@ func Infer(v4, v6 *Paths, source string) Inference {
 		m, both := other[pair]
 		switch {
 		case !both:
-			b.add(pair[0], pair[1], Link{l.relation, Inferred, l.confidence, l.confidence})
+			b.Add(pair[0], pair[1], Link{l.relation, Inferred, l.confidence, l.confidence})
 		case l.relation == m.relation:
-			b.add(pair[0], pair[1], Link{l.relation, Inferred, l.confidence, m.confidence})
+			b.Add(pair[0], pair[1], Link{l.relation, Inferred, l.confidence, m.confidence})
 		case l.confidence >= m.confidence:
-			b.add(pair[0], pair[1], Link{l.relation, Inferred, l.confidence, 0})
+			b.Add(pair[0], pair[1], Link{l.relation, Inferred, l.confidence, 0})
 		default:
-			b.add(pair[0], pair[1], Link{m.relation, Inferred, 0, m.confidence})
+			b.Add(pair[0], pair[1], Link{m.relation, Inferred, 0, m.confidence})
 		}
 	}
 	for pair, m := range other {
 		if _, both := one[pair]; !both {
-			b.add(pair[0], pair[1], Link{m.relation, Inferred, m.confidence, m.confidence})
+			b.Add(pair[0], pair[1], Link{m.relation, Inferred, m.confidence, m.confidence})
 		}
 	}
 	inf.Relationships = b.Build()

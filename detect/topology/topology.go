@@ -96,9 +96,10 @@ func NewBuilder(basis Basis, source string) *Builder {
 }
 
 // Set says how x stands to y, for sure. A later word on the same two ASes replaces an earlier one.
-func (b *Builder) Set(x, y uint32, rel Relation) { b.add(x, y, Link{rel, b.basis, 1, 1}) }
+func (b *Builder) Set(x, y uint32, rel Relation) { b.Add(x, y, Link{rel, b.basis, 1, 1}) }
 
-func (b *Builder) add(x, y uint32, l Link) {
+// Add says what is known of how x stands to y.
+func (b *Builder) Add(x, y uint32, l Link) {
 	if x > y {
 		x, y, l.Relation = y, x, l.Relation.reverse()
 	}
@@ -179,7 +180,7 @@ func Overlay(under, over *Relationships) *Relationships {
 	}
 	for _, r := range []*Relationships{under, over} {
 		for pair, l := range r.All() {
-			b.add(pair[0], pair[1], l)
+			b.Add(pair[0], pair[1], l)
 		}
 	}
 	return b.Build()

@@ -33,6 +33,7 @@ type pipeline struct {
 	metrics   pipelineMetrics
 	every     time.Duration // between checkpoints
 	questions chan func(*detect.Engine)
+	inferrer  *inferrer
 
 	events    []incident.Event // found and not yet committed
 	position  uint64           // of the last batch recorded
@@ -201,6 +202,9 @@ func (p *pipeline) adoptOrphans(ctx context.Context) error {
 // stored; the next start works them out again.
 func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 	p.saved, p.stopping = time.Now(), stopping
+	inferring, stopInferring := context.WithCancel(ctx)
+	defer p.inferrer.work.Wait()
+	defer stopInferring()
 	for {
 		batch, err := p.bus.Next(ctx)
 		if errors.Is(err, bus.ErrClosed) {
@@ -221,6 +225,7 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 			p.metrics.latency.Observe(time.Since(start).Seconds())
 		}
 		p.answer()
+		p.inferrer.begin(inferring, p.engine)
 		p.publishStatus(false)
 		if time.Since(p.saved) >= p.every {
 			if err := p.checkpoint(ctx); err != nil {
@@ -338,6 +343,7 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 	if err := p.recordTicks(ctx); err != nil {
 		return err
 	}
+	p.inferrer.bringIn(p.engine)
 	state, err := p.engine.Snapshot()
 	if err != nil {
 		return err

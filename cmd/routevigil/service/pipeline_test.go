@@ -52,7 +52,8 @@ func openStore(t *testing.T) *fullForEvents {
 func newPipeline(t *testing.T, s store.Store, k detect.Knowledge) *pipeline {
 	t.Helper()
 	p := &pipeline{bus: bus.New(bus.DefaultConfiguration(), nil), store: s, router: alert.NewRouter(nil), log: testLog(t),
-		metrics: newPipelineMetrics(prometheus.NewRegistry()), every: time.Hour, questions: make(chan func(*detect.Engine))}
+		metrics: newPipelineMetrics(prometheus.NewRegistry()), every: time.Hour, questions: make(chan func(*detect.Engine)),
+		inferrer: newInferrer(time.Hour, testLog(t))}
 	p.newEngine = func() *detect.Engine { return detect.New(detect.DefaultConfiguration(), k, p.collect) }
 	p.engine = p.newEngine()
 	baseline := func() error {
