@@ -452,8 +452,11 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 		}
 		if l := s.relation(asn, u); l.Relation != topology.None {
 			w := weightAdjacent
-			if l.Relation == topology.Peer {
+			switch l.Relation {
+			case topology.Peer:
 				w = weightPeers
+			case topology.Sibling:
+				w = weightSameOrg
 			}
 			s.addRelation(v, w, l, asn, u)
 			return

@@ -15,18 +15,29 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 }
 
-// KnowledgeFiles names the files that hold Knowledge.
+// KnowledgeFiles names the files that hold Knowledge, and what of it the operator says himself.
 type KnowledgeFiles struct {
-	VRPs          string   `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR; without it, origin validation is unavailable."`
-	SLURM         []string `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
-	Relationships string   `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
-	Organisations string   `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+	VRPs          string        `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR; without it, origin validation is unavailable."`
+	SLURM         []string      `yaml:"slurm" doc:"Local exceptions to vrps (RFC 8416, also version 2 with ASPAs), applied in order."`
+	Relationships string        `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
+	Organisations string        `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip."`
+	Declared      []Declaration `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
+}
+
+// Validate reports declarations that cannot be. Whether the files are good shows when they are read.
+func (f KnowledgeFiles) Validate() error {
+	_, err := declared(f.Declared)
+	return err
 }
 
 // Load reads the files that are named. The error joins what is wrong with each.
 func (f KnowledgeFiles) Load() (Knowledge, error) {
 	var k Knowledge
 	var errs []error
+	var err error
+	if k.Declared, err = declared(f.Declared); err != nil {
+		errs = append(errs, err)
+	}
 	read := func(path string, load func(string) error) {
 		if path == "" {
 			return

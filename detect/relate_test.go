@@ -92,13 +92,26 @@ func TestScenariosWithInferredRelationships(t *testing.T) {
 	}
 }
 
-// TestInferringAgainHidesNothing infers anew after every few updates, so in the middle of each
-// incident: what is suspected must not teach that it is normal.
-func TestInferringAgainHidesNothing(t *testing.T) {
+// scenarioNamed returns the scenario whose name begins so.
+func scenarioNamed(t *testing.T, begin string) *scenario.Scenario {
+	t.Helper()
 	for _, sc := range allScenarios(t) {
-		t.Run(sc.Name, func(t *testing.T) {
+		if strings.HasPrefix(sc.Name, begin) {
+			return sc
+		}
+	}
+	t.Fatalf("there is no scenario %s…", begin)
+	return nil
+}
+
+// TestInferringAgainHidesNothing infers anew after every few updates, so in the middle of a hijack, a
+// leak and a forged path: what is suspected must not teach that it is normal.
+func TestInferringAgainHidesNothing(t *testing.T) {
+	for _, name := range []string{"1-pakistan", "5-allegheny", "6-celer"} {
+		t.Run(name, func(t *testing.T) {
+			sc := scenarioNamed(t, name)
 			once := misses(sc, playInferring(t, sc, 1, 0))
-			if again := misses(sc, playInferring(t, sc, 2, 3)); !slices.Equal(once, again) {
+			if again := misses(sc, playInferring(t, sc, 2, 5)); !slices.Equal(once, again) {
 				t.Errorf("not met when inferring again: %q; else %q", again, once)
 			}
 		})
@@ -106,8 +119,7 @@ func TestInferringAgainHidesNothing(t *testing.T) {
 }
 
 func TestInferredRelationshipsSurviveARestart(t *testing.T) {
-	all := allScenarios(t)
-	sc := all[slices.IndexFunc(all, func(sc *scenario.Scenario) bool { return strings.HasPrefix(sc.Name, "5-allegheny") })]
+	sc := scenarioNamed(t, "5-allegheny")
 	whole := playInferring(t, sc, 1, 0)
 	if len(whole.events) == 0 {
 		t.Fatalf("%s: nothing happens", sc.Name)

@@ -356,7 +356,7 @@ func (g *graph) open(x, y uint32) bool {
 func (g *graph) set(x, y uint32, rel Relation, s step) {
 	i, _ := g.at(x, y)
 	j, _ := g.at(y, x)
-	g.relations[i], g.relations[j] = rel, rel.reverse()
+	g.relations[i], g.relations[j] = rel, rel.Reverse()
 	g.steps[i], g.steps[j] = s, s
 	if rel == Provider {
 		g.providers[y] = append(g.providers[y], x)

@@ -34,7 +34,8 @@ var relationNames = [...]string{"no known relation", "provider", "customer", "pe
 
 func (r Relation) String() string { return relationNames[r] }
 
-func (r Relation) reverse() Relation {
+// Reverse is how the second stands to the first.
+func (r Relation) Reverse() Relation {
 	switch r {
 	case Provider:
 		return Customer
@@ -101,7 +102,7 @@ func (b *Builder) Set(x, y uint32, rel Relation) { b.Add(x, y, Link{rel, b.basis
 // Add says what is known of how x stands to y.
 func (b *Builder) Add(x, y uint32, l Link) {
 	if x > y {
-		x, y, l.Relation = y, x, l.Relation.reverse()
+		x, y, l.Relation = y, x, l.Relation.Reverse()
 	}
 	b.links = append(b.links, builderLink{x, y, uint8(l.Relation) | uint8(l.Basis)<<basisShift, inSteps(l.V4), inSteps(l.V6)})
 }
@@ -155,7 +156,7 @@ func (b *Builder) Build() *Relationships {
 	// An AS's neighbours below itself come first if all of them are put first.
 	for i, l := range links {
 		rel, basis := Relation(l.fact&(1<<basisShift-1)), l.fact>>basisShift<<basisShift
-		l.fact = uint8(rel.reverse()) | basis
+		l.fact = uint8(rel.Reverse()) | basis
 		put(places[i][1], l.a, l)
 	}
 	for i, l := range links {
@@ -238,7 +239,7 @@ func (r *Relationships) Link(a, b uint32) Link {
 	from, to := r.row(a)
 	if from2, to2 := r.row(b); to2-from2 < to-from {
 		l := r.find(from2, to2, a)
-		l.Relation = l.Relation.reverse()
+		l.Relation = l.Relation.Reverse()
 		return l
 	}
 	return r.find(from, to, b)

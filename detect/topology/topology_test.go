@@ -149,7 +149,7 @@ func FuzzRead(f *testing.F) {
 		n := 0
 		for pair, l := range r.All() {
 			a, b := pair[0], pair[1]
-			if n++; a >= b || r.Of(a, b) != l.Relation || r.Of(b, a) != l.Relation.reverse() {
+			if n++; a >= b || r.Of(a, b) != l.Relation || r.Of(b, a) != l.Relation.Reverse() {
 				t.Errorf("AS%d–AS%d: %v and %v", a, b, r.Of(a, b), r.Of(b, a))
 			}
 		}
@@ -172,7 +172,7 @@ func TestBuilderIsAMap(t *testing.T) {
 			}
 			rel := Relation(1 + r.IntN(4))
 			b.Set(x, y, rel)
-			want[[2]uint32{x, y}], want[[2]uint32{y, x}] = rel, rel.reverse()
+			want[[2]uint32{x, y}], want[[2]uint32{y, x}] = rel, rel.Reverse()
 		}
 		set := b.Build()
 		if set.Len() != len(want)/2 {
