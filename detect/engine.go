@@ -24,6 +24,7 @@ import (
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
@@ -92,8 +93,11 @@ type Engine struct {
 	dumped  bool   // rows of a table dump were among what was learned
 	refused uint64 // updates refused for MaxPeers
 
-	known    *Knowledge // what the shards judge by
-	lastVRPs *rpki.Set  // the last there were, also when they have expired
+	given    Knowledge               // as it came
+	known    *Knowledge              // what the shards judge by: the same, with the relationships that count
+	infers   bool                    // no relationships were published to it
+	inferred *topology.Relationships // nil before the first inference
+	lastVRPs *rpki.Set               // the last there were, also when they have expired
 
 	watching  bool // the history's clock goes on: something was heard
 	remembers bool // the history of an earlier run was loaded
@@ -111,7 +115,10 @@ type pendingUpdate struct {
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{},
-		history: origins.NewClock(c.HalfLife), known: &k, lastVRPs: k.VRPs}
+		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
+	e.given, e.infers = k, k.Relationships == nil
+	k.Relationships = e.relationships()
+	e.known = &k
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, peers: e.peers, learning: true, settle: c.Settle,

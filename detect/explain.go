@@ -192,7 +192,8 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 	}
 	if n := s.table.paths.nodes[node]; n.leak != 0 {
 		from, leaker, to := s.table.paths.triple(node)
-		x.Leak = &Leak{int(n.leakAs), leaker, from, to, s.know.Relationships.Source()}
+		rels := s.know.Relationships
+		x.Leak = &Leak{int(n.leakAs), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
 		if n.leakAs == 0 {
 			x.Leak.Basis = s.know.VRPs.Source()
 		}

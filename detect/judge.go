@@ -47,6 +47,7 @@ const (
 	weightNeverTransit     = 2.0 // an AS that has only ever originated now passes on another's route
 	weightSingleSource     = 2.5 // everybody has it through one chain that the covering block does not use
 	weightValley           = 4.0
+	weightInferredValley   = 3.0  // the most for relations that were inferred; less where they are doubtful
 	weightLargeTransit     = -2.5 // of the largest networks a wrong relationship is likelier than a leak
 	weightValleyUntested   = -1.5 // whether the path was usual before is not known
 	weightFewPrefixes      = -1.0 // added to the incident, not the route: one prefix may be policy
@@ -350,8 +351,8 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 	} else if hasOrigin(coverOrigins, beside) {
 		v.ledger.add("origin.neighbour_usual", weightSmallOrigin, "history", "", "AS%d itself originates %s, which contains it", beside, cover.prefix)
 	}
-	if rel := s.know.Relationships.Of(beside, g.origin); rel != topology.None {
-		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", beside, rel, g.origin)
+	if l := s.relation(beside, g.origin); l.Relation != topology.None {
+		s.addRelation(v, weightAdjacent, l, beside, g.origin)
 	}
 	return v
 }
@@ -449,6 +450,20 @@ func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []*ori
 	}
 }
 
+// relation returns how a stands to b where that was published or declared. What is inferred comes from
+// the table itself, and that the two stood side by side there is weighed as such.
+func (s *shard) relation(a, b uint32) topology.Link {
+	l := s.know.Relationships.Link(a, b)
+	if l.Basis == topology.Inferred {
+		return topology.Link{}
+	}
+	return l
+}
+
+func (s *shard) addRelation(v *verdict, weight float64, l topology.Link, a, b uint32) {
+	v.ledger.add("rel.declared", weight, "relationships", s.know.Relationships.Source(l.Basis), "AS%d is a %s of AS%d", a, l.Relation, b)
+}
+
 // weighRelation adds what connects an AS with those whose space it announces.
 func (s *shard) weighRelation(v *verdict, asn uint32) {
 	for _, u := range v.expected {
@@ -456,12 +471,15 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 			v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", asn, u, org)
 			return
 		}
-		if rel := s.know.Relationships.Of(asn, u); rel != topology.None {
+		if l := s.relation(asn, u); l.Relation != topology.None {
 			w := weightAdjacent
-			if rel == topology.Peer {
+			switch l.Relation {
+			case topology.Peer:
 				w = weightPeers
+			case topology.Sibling:
+				w = weightSameOrg
 			}
-			v.ledger.add("rel.declared", w, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", asn, rel, u)
+			s.addRelation(v, w, l, asn, u)
 			return
 		}
 		if s.links.adjacent(asn, u) {
@@ -617,8 +635,8 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
 		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)
-	} else if rel := s.know.Relationships.Of(suspect, origin); rel == topology.Provider {
-		v.ledger.add("rel.declared", weightAdjacent, "relationships", s.know.Relationships.Source(), "AS%d is a %s of AS%d", suspect, rel, origin)
+	} else if l := s.relation(suspect, origin); l.Relation == topology.Provider {
+		s.addRelation(v, weightAdjacent, l, suspect, origin)
 	}
 	r := s.know.VRPs.Validate(e.prefix, origin, true)
 	v.rpki = r.State
@@ -699,14 +717,16 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 		expected: []uint32{n.origin}, observed: n.origin, ledger: newLedger()}
 	v.rpki, v.irr = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0), s.know.IRR.State(e.prefix, n.origin)
 	rels := s.know.Relationships
+	in, out := rels.Link(from, leaker), rels.Link(to, leaker)
+	source := rels.Source(min(in.Basis, out.Basis)) // the weaker
 	if n.leakAs != 0 {
-		v.ledger.add("rel.valley", weightValley, "relationships", rels.Source(), "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
-			leaker, rels.Of(from, leaker), from, rels.Of(to, leaker), to, n.leakAs)
+		v.ledger.add("rel.valley", valleyWeight(e.prefix, in, out), "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
+			leaker, in.Relation, from, out.Relation, to, n.leakAs)
 	}
 	s.weighASPA(v, rs)
 	s.weighNeverTransit(v, leaker)
 	if n := rels.Customers(leaker); n >= largeTransit && !s.aspaInvalid(rs) {
-		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", rels.Source(), "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
+		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", source, "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
 	}
 	if s.partial && !s.aspaInvalid(rs) {
 		v.ledger.add("history.partial", weightValleyUntested, "history", s.baseline(), "there is no table dump to tell whether this path was usual before")
@@ -720,6 +740,24 @@ func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 		v.cover, v.covering, v.expected = cover, cover.prefix, asns(holders)
 	}
 	return v
+}
+
+// valleyWeight weighs a valley by the relations that make it one. Inferred ones may be wrong: then a
+// valley is to be seen where nobody leaked, and it is that much better a sign as this is improbable.
+func valleyWeight(p netip.Prefix, in, out topology.Link) float64 {
+	if in.Basis != topology.Inferred && out.Basis != topology.Inferred {
+		return weightValley
+	}
+	right := confidence(p, in) * confidence(p, out)
+	return min(weightInferredValley, -math.Log(1-right))
+}
+
+// confidence is the probability that a relation is right for the family of p.
+func confidence(p netip.Prefix, l topology.Link) float64 {
+	if p.Addr().Is4() {
+		return l.V4
+	}
+	return l.V6
 }
 
 func (s *shard) baseline() string {

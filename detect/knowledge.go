@@ -15,24 +15,32 @@ import (
 // Knowledge is what verdicts compare with. All of it is optional, and immutable: what is newer takes its place by [Engine.Replace].
 type Knowledge struct {
 	VRPs          *rpki.Set
-	Relationships *topology.Relationships
+	Relationships *topology.Relationships // nil: to be inferred from the table
+	Declared      *topology.Relationships // what the operator says; it overrides the others
 	Organisations *topology.Organisations
 	Delegations   *registry.Set
 	IRR           *irr.Database
 }
 
-// KnowledgeFiles names the files that hold Knowledge. The service also takes an address, https://…, for each but the
-// local exceptions.
+// KnowledgeFiles names the files that hold Knowledge, and what of it the operator says himself. The service also takes an
+// address, https://…, for each but the local exceptions.
 type KnowledgeFiles struct {
 	VRPs          string            `yaml:"vrps" doc:"VRPs and ASPAs as JSON of rpki-client, Routinator, StayRTR or OctoRPKI, a path or, for the service, an address such as https://rpki.example.net/export.json; without it and rtr, origin validation is unavailable."`
 	RTR           rtr.Configuration `yaml:"rtr" doc:"VRPs and ASPAs from validators, kept up to date while the service runs; once a cache has answered they take the place of vrps."`
 	SLURM         []string          `yaml:"slurm" doc:"Local exceptions to vrps and rtr (RFC 8416, also version 2 with ASPAs), applied in order."`
-	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, only ASPAs tell of leaks."`
+	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
 	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
 	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
+	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
 
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
+}
+
+// Validate reports declarations that cannot be. Whether the files are good shows when they are read.
+func (f KnowledgeFiles) Validate() error {
+	_, err := f.DeclaredRelationships()
+	return err
 }
 
 // IRRFiles names dumps of routing registries.
@@ -58,6 +66,10 @@ func (f KnowledgeFiles) Check() error {
 func (f KnowledgeFiles) Load() (Knowledge, error) {
 	var k Knowledge
 	var errs []error
+	var err error
+	if k.Declared, err = f.DeclaredRelationships(); err != nil {
+		errs = append(errs, err)
+	}
 	read := func(load func() error, paths ...string) {
 		for _, path := range paths {
 			if refresh.IsURL(path) {

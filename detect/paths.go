@@ -154,11 +154,18 @@ func (t *pathTree) checkASPA(n *node, parent nodeID) {
 	}
 }
 
+// sureEnough is the probability below which an inferred relation makes no valley, lest it hide one
+// that counts further on: two such relations could not open an incident.
+const sureEnough = 0.9
+
 // checkValley works out how n's AS learned the route from its parent, and whether the parent leaked
 // it (RFC 7908): what came from a provider or a peer may go on to customers only.
 func (t *pathTree) checkValley(n *node, parent nodeID) {
 	p := &t.nodes[parent]
-	rel := t.rels.Of(p.asn, n.asn)
+	var rel topology.Relation
+	if l := t.rels.Link(p.asn, n.asn); max(l.V4, l.V6) >= sureEnough {
+		rel = l.Relation
+	}
 	switch rel {
 	case topology.Customer:
 		n.learnt = fromCustomer

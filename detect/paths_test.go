@@ -16,16 +16,17 @@ import (
 // applied to the whole path: ASPA's downstream algorithm, and RFC 7908's valleys.
 func TestPathsAgreeWithTheRules(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	aspas, rels := rpki.ASPAs{}, topology.NewRelationships("test")
+	aspas, declared := rpki.ASPAs{}, topology.NewBuilder(topology.Declared, "test")
 	const ases = 8
 	for a := uint32(1); a <= ases; a++ {
 		if r.IntN(4) > 0 {
 			aspas.Add(a, []uint32{1 + r.Uint32N(ases), 1 + r.Uint32N(ases)})
 		}
 		for b := a + 1; b <= ases; b++ {
-			rels.Set(a, b, topology.Relation(r.IntN(4)))
+			declared.Set(a, b, topology.Relation(r.IntN(4)))
 		}
 	}
+	rels := declared.Build()
 	tree := newPathTree(rels, aspas, newLinkMemory())
 	aspaInvalid, valleys := 0, 0
 	for range 20_000 {

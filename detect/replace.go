@@ -16,28 +16,26 @@ import (
 // the RPKI has shown to be wrong is not taken back, since nothing has shown it to be right.
 func (e *Engine) Replace(k Knowledge) {
 	e.flush()
-	before := *e.known
+	before := e.given
+	e.given, e.infers = k, k.Relationships == nil
 	*e.known = k
-	r := reconsideration{
-		at: e.clock,
-		others: k.Relationships != before.Relationships || k.Organisations != before.Organisations ||
-			k.Delegations != before.Delegations || k.IRR != before.IRR,
-		paths: k.Relationships != before.Relationships,
+	e.known.Relationships = e.relationships()
+	if k.Relationships != before.Relationships || k.Declared != before.Declared {
+		e.relate()
 	}
+	r := reconsideration{at: e.clock, others: k.Organisations != before.Organisations || k.Delegations != before.Delegations || k.IRR != before.IRR}
 	if k.VRPs != nil {
 		r.blind = before.VRPs == nil
 		r.concerned, r.aspas = changedSpace(e.lastVRPs, k.VRPs)
-		r.paths = r.paths || r.aspas || r.blind
 		e.lastVRPs = k.VRPs
 	}
 	e.parallel(func(s *shard) {
-		s.table.paths.rels, s.table.paths.aspas = k.Relationships, e.lastVRPs.ASPAs()
-		if r.paths {
-			s.reconsider(r, s.regrow())
-		} else {
-			s.reconsider(r, nil)
-		}
 		s.table.paths.aspas = k.VRPs.ASPAs()
+		var changed []bool
+		if r.aspas || r.blind {
+			changed = s.regrow()
+		}
+		s.reconsider(r, changed)
 	})
 	e.shareLearned()
 }
@@ -49,7 +47,6 @@ type reconsideration struct {
 	aspas     bool      // ASPAs changed
 	blind     bool      // there were no VRPs for a while
 	others    bool      // something else than the RPKI changed
-	paths     bool      // paths are to be worked out anew
 }
 
 // changedSpace returns a set that covers what VRPs changed, nil where none did, and whether ASPAs did.

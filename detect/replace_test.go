@@ -42,19 +42,22 @@ func TestReplaceBySameChangesNothing(t *testing.T) {
 	}
 }
 
-// relationships say that 3356 is a customer of 10007 and of 2007, so that paths of the world through the three are valleys,
-// where leak is set; otherwise that it is their provider.
-func relationships(leak bool) Knowledge {
+// relationships say that 3356 is a customer of the peers and of 2007, so that the paths of the world through them are
+// valleys, where leak is set; otherwise that it is their provider. more are added: provider and customer.
+func relationships(leak bool, more ...[2]uint32) Knowledge {
 	rel := topology.Provider
 	if leak {
 		rel = topology.Customer
 	}
-	rs := topology.NewRelationships("test")
-	rs.Set(3356, 2007, rel)
+	b := topology.NewBuilder(topology.Published, "test")
+	b.Set(3356, 2007, rel)
 	for p := range uint32(5) {
-		rs.Set(3356, 1000+p, rel)
+		b.Set(3356, 1000+p, rel)
 	}
-	return Knowledge{Relationships: rs}
+	for _, m := range more {
+		b.Set(m[0], m[1], topology.Provider)
+	}
+	return Knowledge{Relationships: b.Build()}
 }
 
 // What stands when relationships come that call it a leak is no event; what comes after is one.
@@ -95,10 +98,7 @@ func TestReplaceAndStandingValleys(t *testing.T) {
 		t.Errorf("%v opened over valleys that were there before", opened)
 	}
 	// A customer of two passes on what it has from one to the other, and these relationships came before it did.
-	k := relationships(true)
-	k.Relationships.Set(2008, 47000, topology.Provider)
-	k.Relationships.Set(3356, 47000, topology.Provider)
-	e.Replace(k)
+	e.Replace(relationships(true, [2]uint32{2008, 47000}, [2]uint32{3356, 47000}))
 	for _, prefix := range []int{8, 58, 108, 158} {
 		say(func(peer uint32) []uint32 {
 			return []uint32{peer, 3356, 47000, 2008, 10000 + uint32(prefix), 20000 + uint32(prefix)}

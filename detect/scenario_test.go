@@ -23,14 +23,16 @@ type outcome struct {
 }
 
 func knowledgeOf(sc *scenario.Scenario) Knowledge {
-	k := Knowledge{Relationships: topology.NewRelationships(sc.Name), Organisations: topology.NewOrganisations(sc.Name)}
+	k := Knowledge{Organisations: topology.NewOrganisations(sc.Name)}
+	rels := topology.NewBuilder(topology.Published, sc.Name)
 	for _, r := range sc.Rels() {
 		rel := topology.Provider
 		if r.Peer {
 			rel = topology.Peer
 		}
-		k.Relationships.Set(r.A, r.B, rel)
+		rels.Set(r.A, r.B, rel)
 	}
+	k.Relationships = rels.Build()
 	var vrps []rpki.VRP
 	for _, v := range sc.VRPs() {
 		vrps = append(vrps, rpki.VRP{Prefix: v.Prefix, MaxLength: uint8(v.MaxLength), ASN: v.ASN})

@@ -326,7 +326,7 @@ func (s *shard) judgeLeaks(e *entry, rs []route, counts func(*node) bool, add fu
 			continue
 		}
 		from, leaker, to := s.table.paths.triple(r.node)
-		if s.links.usualValley(from, leaker, to) {
+		if s.links.usualValley(from, leaker, to) || from == to { // nobody accepts a route back: somebody wrote that
 			rest = append(rest, r)
 			continue
 		}
@@ -378,11 +378,8 @@ func (s *shard) agreed(rs []route) bool {
 // learnLinks hands the unknown links of a path, and while learning its valley, to the shared memory.
 func (s *shard) learnLinks(id nodeID) {
 	nodes := s.table.paths.nodes
-	if s.learning && nodes[id].leak != 0 {
-		from, leaker, to := s.table.paths.triple(id)
-		if !s.links.usualValley(from, leaker, to) {
-			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
-		}
+	if s.learning {
+		s.learnValley(id)
 	}
 	// A node without the flag has no ancestor with it.
 	for ; id >= rootCount && nodes[id].flags&flagNovel != 0; id = nodes[id].parent {
@@ -394,6 +391,17 @@ func (s *shard) learnLinks(id nodeID) {
 		if p := &nodes[n.parent]; n.asn != p.asn && n.asn != 0 && p.asn != 0 {
 			s.learned = append(s.learned, link{n.asn, p.asn, p.parent >= rootCount})
 		}
+	}
+}
+
+// learnValley hands the valley of a path, if it has one, to the shared memory.
+func (s *shard) learnValley(id nodeID) {
+	if s.table.paths.nodes[id].leak == 0 {
+		return
+	}
+	from, leaker, to := s.table.paths.triple(id)
+	if !s.links.usualValley(from, leaker, to) {
+		s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
 	}
 }
 

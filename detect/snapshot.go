@@ -15,6 +15,7 @@ import (
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 )
 
@@ -36,6 +37,13 @@ type snapshot struct {
 	Links   []uint64
 	Roles   map[uint32]uint8
 	Valleys []uint32 // three a valley
+
+	Related  bool     // relationships have been inferred; what follows is by link
+	RelA     []uint32 // the lower ASN first
+	RelB     []uint32
+	Relation []uint8
+	RelV4    []float32
+	RelV6    []float32
 
 	NodeASN, NodeParent []uint32 // the roots are left out; a parent stands before its children
 
@@ -110,6 +118,11 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up})
 	}
 	e.links.save(&s)
+	s.Related = e.inferred != nil
+	for pair, l := range e.inferred.All() {
+		s.RelA, s.RelB, s.Relation = append(s.RelA, pair[0]), append(s.RelB, pair[1]), append(s.Relation, uint8(l.Relation))
+		s.RelV4, s.RelV6 = append(s.RelV4, float32(l.V4)), append(s.RelV6, float32(l.V6))
+	}
 	for _, sh := range e.shards {
 		if err := sh.save(&s); err != nil {
 			return nil, err
@@ -233,6 +246,9 @@ func (e *Engine) Restore(state []byte) error {
 	e.peers.last = peerKey{}
 	e.peers.countActive()
 	e.links.load(&s)
+	if err := e.loadInferred(&s); err != nil {
+		return err
+	}
 	for _, sh := range e.shards {
 		sh.learning, sh.warmSince, sh.partial = s.Learn, s.Warm, !s.Learn && !s.Dumped
 	}
@@ -253,6 +269,27 @@ func (m *linkMemory) load(s *snapshot) {
 	for v := range slices.Chunk(s.Valleys, 3) {
 		m.valleys[valley{v[0], v[1], v[2]}] = struct{}{}
 	}
+}
+
+// loadInferred brings back inferred relationships, before there are paths.
+func (e *Engine) loadInferred(s *snapshot) error {
+	if !s.Related {
+		return nil
+	}
+	n := len(s.RelA)
+	if len(s.RelB) != n || len(s.Relation) != n || len(s.RelV4) != n || len(s.RelV6) != n {
+		return fmt.Errorf("detector state: damaged: relationships of different length")
+	}
+	b := topology.NewBuilder(topology.Inferred, inferredSource)
+	for i := range n {
+		if s.Relation[i] > uint8(topology.Sibling) {
+			return fmt.Errorf("detector state: damaged: an unknown relation")
+		}
+		b.Add(s.RelA[i], s.RelB[i], topology.Link{Relation: topology.Relation(s.Relation[i]), Basis: topology.Inferred,
+			V4: float64(s.RelV4[i]), V6: float64(s.RelV6[i])})
+	}
+	e.Relate(b.Build())
+	return nil
 }
 
 // place is where an entry of a snapshot came to be.

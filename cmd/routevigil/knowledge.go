@@ -17,7 +17,7 @@ type KnowledgeFlags struct {
 	RIB   []string `name:"rib" sep:"none" placeholder:"FILE" help:"MRT table dump with the state before the first update; repeatable. Without one, the first minutes of updates are learned as normal."`
 	VRPs  string   `name:"vrps" placeholder:"FILE" help:"VRPs and ASPAs as JSON of rpki-client, Routinator or StayRTR."`
 	SLURM []string `name:"slurm" sep:"none" placeholder:"FILE" help:"Local exceptions to the VRPs (RFC 8416, also version 2 with ASPAs); repeatable."`
-	ASRel string   `name:"as-rel" placeholder:"FILE" help:"AS relationships in CAIDA's serial-1 or serial-2 form; without it only ASPAs tell of leaks."`
+	ASRel string   `name:"as-rel" placeholder:"FILE" help:"AS relationships in CAIDA's serial-1 or serial-2 form; without it they are inferred from the table dump, and without one only ASPAs tell of leaks."`
 	ASOrg string   `name:"as-org" placeholder:"FILE" help:"Which ASes are one organisation, in CAIDA's as2org form."`
 	IRR   []string `name:"irr" sep:"none" placeholder:"FILE" help:"Dump of a routing registry in RPSL, plain or gzip; repeatable."`
 }
@@ -64,9 +64,17 @@ func loadBaseline(e *detect.Engine, files []string, until ingest.Time, g *Global
 	}
 	defer r.Close()
 	stop := showProgress(g.Stderr, "loading the table", r.Progress)
-	defer stop()
-	if err := service.LoadBaseline(e, r, until); err != nil {
+	err = service.LoadBaseline(e, r, until)
+	stop()
+	if err != nil {
 		return fmt.Errorf("--rib: %w", err)
 	}
-	return nil
+	if !e.Infers() {
+		return nil
+	}
+	if isTerminal(g.Stderr) {
+		fmt.Fprintln(g.Stderr, "routevigil: no AS relationships are given (--as-rel): inferring them from the table")
+	}
+	_, err = service.InferRelationships(g.Context, e)
+	return err
 }

@@ -3,8 +3,11 @@ package topology
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,15 +50,20 @@ func TestRead(t *testing.T) {
 	if r.Len() != 4 {
 		t.Errorf("%d links, want 4", r.Len())
 	}
-	r.Set(3356, 36561, Peer) // a later line corrects an earlier one
-	r.Set(174, 36561, Customer)
+	r, err = Read(strings.NewReader(serial1+"65550|3356|-1|bgp\n3356|36561|0\n36561|174|-1\n"), "test") // a later line corrects an earlier one
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Of(3356, 36561) != Peer {
+		t.Errorf("AS3356 is %v of AS36561 after the correction", r.Of(3356, 36561))
+	}
 	for asn, want := range map[uint32]int{3356: 0, 65550: 1, 36561: 1, 174: 0, 1: 0} {
 		if got := r.Customers(asn); got != want {
 			t.Errorf("AS%d has %d customers, want %d", asn, got, want)
 		}
 	}
 	var none *Relationships
-	if none.Customers(1) != 0 || none.Of(1, 2) != None || none.Len() != 0 || none.Source() != "" {
+	if none.Customers(1) != 0 || none.Of(1, 2) != None || none.Len() != 0 || none.Source(Published) != "" || none.Cone(1)[0] != 1 {
 		t.Error("no set must know nothing")
 	}
 }
@@ -92,7 +100,7 @@ func TestReadFileTellsGzipByContent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Of(3356, 36561) != Provider || r.Source() != path {
+		if r.Of(3356, 36561) != Provider || r.Source(Published) != path {
 			t.Errorf("%s: AS3356 is %v of AS36561", name, r.Of(3356, 36561))
 		}
 	}
@@ -138,11 +146,129 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for k, rel := range r.links {
-			a, b := uint32(k>>32), uint32(k)
-			if r.Of(a, b) != rel || r.Of(b, a) != rel.reverse() {
+		n := 0
+		for pair, l := range r.All() {
+			a, b := pair[0], pair[1]
+			if n++; a >= b || r.Of(a, b) != l.Relation || r.Of(b, a) != l.Relation.Reverse() {
 				t.Errorf("AS%d–AS%d: %v and %v", a, b, r.Of(a, b), r.Of(b, a))
 			}
 		}
+		if n != r.Len() {
+			t.Errorf("%d links, %d of them listed", r.Len(), n)
+		}
 	})
+}
+
+// TestBuilderIsAMap compares a set with a plain map that was told the same, links corrected and both
+// orders of ASNs included.
+func TestBuilderIsAMap(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		b, want := NewBuilder(Published, "test"), map[[2]uint32]Relation{}
+		for range r.IntN(400) {
+			x, y := r.Uint32N(30), r.Uint32N(30)
+			if x == y {
+				continue
+			}
+			rel := Relation(1 + r.IntN(4))
+			b.Set(x, y, rel)
+			want[[2]uint32{x, y}], want[[2]uint32{y, x}] = rel, rel.Reverse()
+		}
+		set := b.Build()
+		if set.Len() != len(want)/2 {
+			t.Fatalf("seed %d: %d links, want %d", seed, set.Len(), len(want)/2)
+		}
+		for x := range uint32(31) {
+			customers := 0
+			for y := range uint32(31) {
+				if got := set.Of(x, y); got != want[[2]uint32{x, y}] {
+					t.Errorf("seed %d: AS%d is %v of AS%d, want %v", seed, x, got, y, want[[2]uint32{x, y}])
+				}
+				if want[[2]uint32{x, y}] == Provider {
+					customers++
+				}
+			}
+			if got := set.Customers(x); got != customers {
+				t.Errorf("seed %d: AS%d has %d customers, want %d", seed, x, got, customers)
+			}
+		}
+	}
+}
+
+func TestOverlay(t *testing.T) {
+	under, over := NewBuilder(Published, "file"), NewBuilder(Declared, "configuration")
+	under.Set(1, 2, Provider)
+	under.Set(2, 3, Peer)
+	over.Set(2, 1, Peer)
+	over.Set(4, 5, Sibling)
+	r := Overlay(under.Build(), over.Build())
+	for pair, want := range map[[2]uint32]Link{{1, 2}: {Peer, Declared, 1, 1}, {3, 2}: {Peer, Published, 1, 1}, {5, 4}: {Sibling, Declared, 1, 1}, {1, 3}: {}} {
+		if got := r.Link(pair[0], pair[1]); got != want {
+			t.Errorf("AS%d and AS%d: %+v, want %+v", pair[0], pair[1], got, want)
+		}
+	}
+	if r.Source(Published) != "file" || r.Source(Declared) != "configuration" || r.Len() != 3 {
+		t.Errorf("%d links of %q and %q", r.Len(), r.Source(Published), r.Source(Declared))
+	}
+	if Overlay(nil, r) != r || Overlay(r, nil) != r {
+		t.Error("nothing over or under a set must leave it")
+	}
+}
+
+func TestCone(t *testing.T) {
+	r, err := Read(strings.NewReader("1|2|-1\n1|3|-1\n2|4|-1\n3|4|-1\n4|5|0\n4|1|-1\n"), "a circle of providers") // a bad file may hold one
+	if err != nil {
+		t.Fatal(err)
+	}
+	for asn, want := range map[uint32][]uint32{2: {1, 2, 3, 4}, 5: {5}, 9: {9}} {
+		if got := r.Cone(asn); !slices.Equal(got, want) {
+			t.Errorf("AS%d has the cone %v, want %v", asn, got, want)
+		}
+	}
+}
+
+// internet makes as many links as were published in 2018, by preferential attachment: many ASes with
+// few neighbours and few with many.
+func internet() *Relationships {
+	r, b := rand.New(rand.NewPCG(1, 1)), NewBuilder(Published, "test")
+	ends := []uint32{1, 2}
+	for asn := uint32(3); asn < 60_000; asn++ {
+		for range 1 + r.IntN(9) {
+			if p := ends[r.IntN(len(ends))]; p != asn {
+				b.Set(p, asn, Provider)
+				ends = append(ends, p, asn)
+			}
+		}
+	}
+	return b.Build()
+}
+
+func TestLookupsDoNotAllocate(t *testing.T) {
+	rels := internet()
+	if n := testing.AllocsPerRun(100, func() { rels.Of(3, 59_999); rels.Link(17, 4); rels.Customers(1) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkOf(b *testing.B) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	rels := internet()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	var pairs [][2]uint32
+	for pair := range rels.All() {
+		pairs = append(pairs, pair)
+	}
+	r := rand.New(rand.NewPCG(2, 2))
+	r.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		p := pairs[i%len(pairs)]
+		if rels.Of(p[1], p[0]) == None {
+			b.Fatal("a link is lost")
+		}
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(rels.Len()), "B/link")
 }

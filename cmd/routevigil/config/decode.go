@@ -312,7 +312,7 @@ func shorten(text string) string {
 	return text
 }
 
-// validate asks v for what is wrong with it, or its fields where it has no Validate method.
+// validate asks v, and then the sections in it, for what is wrong with them.
 func (d *decoder) validate(v reflect.Value, path string) {
 	if validator, ok := v.Interface().(interface{ Validate() error }); ok {
 		if err := validator.Validate(); err != nil {
@@ -320,7 +320,6 @@ func (d *decoder) validate(v reflect.Value, path string) {
 				d.invalid(path, strings.TrimSpace(line))
 			}
 		}
-		return
 	}
 	if v.Kind() == reflect.Struct {
 		for _, f := range fieldsOf(v.Type()) {

@@ -90,7 +90,9 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		c := db.Counts()
 		return c.Routes + c.Sets + c.AutNums, func(now *detect.Knowledge) { now.IRR = db }, err
 	})
-	errs := []error{f.Check()}
+	declared, err := f.DeclaredRelationships()
+	k.current.Declared = declared
+	errs := []error{f.Check(), err}
 	for _, s := range k.sources {
 		errs = append(errs, s.Begin(context.Background()))
 	}

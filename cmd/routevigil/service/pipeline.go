@@ -34,6 +34,7 @@ type pipeline struct {
 	every     time.Duration // between checkpoints
 	history   historyFile
 	questions chan func(*detect.Engine)
+	inferrer  *inferrer
 
 	events    []incident.Event // found and not yet committed
 	position  uint64           // of the last batch recorded
@@ -202,6 +203,9 @@ func (p *pipeline) adoptOrphans(ctx context.Context) error {
 // stored; the next start works them out again.
 func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 	p.saved, p.stopping, p.history.saved = time.Now(), stopping, time.Now()
+	inferring, stopInferring := context.WithCancel(ctx)
+	defer p.inferrer.work.Wait()
+	defer stopInferring()
 	for {
 		batch, err := p.bus.Next(ctx)
 		if errors.Is(err, bus.ErrClosed) {
@@ -224,6 +228,7 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 			p.metrics.latency.Observe(time.Since(start).Seconds())
 		}
 		p.answer()
+		p.inferrer.begin(inferring, p.engine)
 		p.publishStatus(false)
 		if time.Since(p.saved) >= p.every {
 			if err := p.checkpoint(ctx); err != nil {
@@ -344,6 +349,7 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 	if err := p.recordTicks(ctx); err != nil {
 		return err
 	}
+	p.inferrer.bringIn(p.engine)
 	state, err := p.engine.Snapshot()
 	if err != nil {
 		return err

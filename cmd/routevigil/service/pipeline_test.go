@@ -58,7 +58,8 @@ func newPipeline(t *testing.T, s store.Store, k detect.Knowledge) *pipeline {
 func newPipelineWithHistory(t *testing.T, s store.Store, k detect.Knowledge, file string) *pipeline {
 	t.Helper()
 	p := &pipeline{bus: bus.New(bus.DefaultConfiguration(), nil), store: s, router: alert.NewRouter(nil), log: testLog(t),
-		metrics: newPipelineMetrics(prometheus.NewRegistry()), every: time.Hour, questions: make(chan func(*detect.Engine)), history: historyFile{path: file, every: time.Hour}}
+		metrics: newPipelineMetrics(prometheus.NewRegistry()), every: time.Hour, questions: make(chan func(*detect.Engine)), history: historyFile{path: file, every: time.Hour},
+		inferrer: newInferrer(time.Hour, testLog(t))}
 	p.newEngine = func() *detect.Engine { return detect.New(detect.DefaultConfiguration(), k, p.collect) }
 	p.engine = p.newEngine()
 	baseline := func() error {

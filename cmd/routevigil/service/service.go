@@ -116,6 +116,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		metrics: newPipelineMetrics(registry), every: checkpointEvery,
 		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)),
+		inferrer:  newInferrer(inferEvery, log.With("component", "detect")),
 	}
 	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.keeper.knowledge(), s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()
@@ -232,6 +233,15 @@ func (s *Service) loadBaseline() error {
 	}
 	st := s.pipeline.engine.Stats()
 	s.log.Info("baseline loaded", "prefixes", st.Prefixes, "routes", st.Routes, "peers", st.Peers, "took", time.Since(start).Round(time.Millisecond))
+	if !s.pipeline.engine.Infers() {
+		return nil
+	}
+	start = time.Now()
+	inf, err := InferRelationships(context.Background(), s.pipeline.engine)
+	if err != nil {
+		return fmt.Errorf("baseline: %w", err)
+	}
+	logInferred(s.pipeline.log, inf, start)
 	return nil
 }
 
