@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,8 @@ import (
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
 	"github.com/routevigil/routevigil/ingest/rislive"
+	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/backfill"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -39,6 +42,7 @@ type Service struct {
 	store    *embedded.Store
 	bus      *bus.Bus
 	sources  []ingest.Source
+	filler   *backfill.Filler // nil where gaps are not filled
 	pipeline *pipeline
 	notifier *alert.Notifier
 	server   *api.Server
@@ -71,6 +75,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
 			s.sources = append(s.sources, x)
 		}
+		s.filler = newFiller(c, version, s.store, log, registry)
 	}
 	if c.Ingest.BMP.Enabled() {
 		s.sources = append(s.sources, bmp.New(c.Ingest.BMP, log.With("component", "bmp"), registry))
@@ -145,8 +150,21 @@ func (s *Service) Run(ctx context.Context) error {
 // work runs the feeds and the pipeline until ctx ends.
 func (s *Service) work(ctx context.Context, fail func(error)) error {
 	feeds := newGroup(fail)
+	if s.filler != nil {
+		if err := s.filler.Load(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("gaps of the feeds: %w", err)
+		}
+		feeds.run("back-fill", func() error { return s.filler.Run(ctx) })
+	}
 	for _, source := range s.sources {
-		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, s.bus.Publish) })
+		handler := s.bus.Publish
+		if live, ok := source.(backfill.Source); ok && s.filler != nil {
+			handler = s.filler.Watch(live, handler)
+		}
+		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
 	}
 	drained := make(chan error, 1)
 	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))
@@ -171,6 +189,20 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 		}
 		return nil
 	}
+}
+
+// newFiller makes what fills gaps of RIS Live, or nil where they are not to be filled.
+func newFiller(c config.Config, version string, st store.Store, log *slog.Logger, registry prometheus.Registerer) *backfill.Filler {
+	if !c.Ingest.Backfill.Enabled {
+		return nil
+	}
+	if !c.Ingest.RISLive.Whole() {
+		log.Info("gaps of RIS Live are not filled from archives, because ingest.ris_live.subscriptions asks only for a part of what a collector hears")
+		return nil
+	}
+	files := c.Archive
+	files.Directory = filepath.Join(c.Store.Directory, "backfill")
+	return backfill.New(c.Ingest.Backfill, files, "routevigil/"+version, st, log.With("component", "backfill"), registry)
 }
 
 // loadBaseline reads the table dumps that say what is normal. Without any, the engine learns from
@@ -220,6 +252,9 @@ func (s *Service) feeds() []ingest.Status {
 	st := make([]ingest.Status, len(s.sources))
 	for i, source := range s.sources {
 		st[i] = source.Status()
+		if s.filler != nil {
+			st[i].Gaps = s.filler.Gaps(st[i].Name)
+		}
 	}
 	return st
 }
