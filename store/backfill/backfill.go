@@ -86,6 +86,7 @@ const (
 	saveMargin     = 5 * time.Minute  // more than what the bus may hold when the service dies
 	unsavedEvery   = 10 * time.Second // how often a gap is offered again that the store refused
 	maxDoublings   = 4
+	settle         = 2 * time.Second // until the rest of the second in which a gap ends has been heard and stored
 )
 
 // Filler records gaps and fills them.
@@ -104,6 +105,7 @@ type Filler struct {
 	collectors map[string]*collector
 	recent     map[string][]ingest.Gap // by feed, newest first
 	unsaved    []ingest.Gap            // gaps that the store refused
+	ended      map[uint64]bool         // gaps, by ID, of which the first update after may still be on its way to the store
 
 	gaps             *prometheus.CounterVec
 	updates, damaged prometheus.Counter
@@ -124,7 +126,7 @@ type collector struct {
 func New(c Configuration, archive fetch.Configuration, userAgent string, s store.Store, log *slog.Logger, reg prometheus.Registerer) *Filler {
 	f := &Filler{
 		c: c, archive: archive, userAgent: userAgent, store: s, log: log, now: time.Now, batch: batchUpdates, wake: make(chan struct{}, 1),
-		sources: map[string]Source{}, collectors: map[string]*collector{}, recent: map[string][]ingest.Gap{},
+		sources: map[string]Source{}, collectors: map[string]*collector{}, recent: map[string][]ingest.Gap{}, ended: map[uint64]bool{},
 		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "routevigil_backfill_gaps_total",
 			Help: "Gaps of live feeds that were recorded, and those of them that were filled (done) or given up (failed)."}, []string{"outcome"}),
 		updates: prometheus.NewCounter(prometheus.CounterOpts{Name: "routevigil_backfill_updates_total", Help: "Updates added to the history from archives."}),
@@ -245,7 +247,7 @@ func (f *Filler) record(g ingest.Gap, c *collector) {
 		f.gaps.WithLabelValues("failed").Inc()
 		f.log.Error("a feed has missed a time too long to be filled from the archive", "feed", g.Feed, "collector", g.Collector, "from", g.From, "until", g.Until)
 	} else {
-		g.NextAttempt = f.now().Add(f.delay(0))
+		g.NextAttempt = f.now().Add(max(settle, f.delay(0)))
 		f.log.Info("a feed has missed a time; history is completed from the archive", "feed", g.Feed, "collector", g.Collector, "from", g.From, "until", g.Until)
 	}
 	if err := f.store.SaveGap(context.Background(), &g); err != nil {
@@ -253,6 +255,7 @@ func (f *Filler) record(g ingest.Gap, c *collector) {
 		f.unsaved = append(f.unsaved, g)
 		return
 	}
+	f.ended[g.ID] = true
 	f.show(g)
 	f.poke()
 }
@@ -377,7 +380,7 @@ func (f *Filler) fill(ctx context.Context, g *ingest.Gap) {
 		return // what was added is stored with how far it came
 	}
 	g.NextAttempt = time.Time{}
-	if !errors.Is(err, store.ErrUnavailable) { // the archive's, not the disk's fault
+	if !local(err) {
 		g.Attempts++
 	}
 	var passed *damage
@@ -389,7 +392,7 @@ func (f *Filler) fill(ctx context.Context, g *ingest.Gap) {
 		}
 		f.gaps.WithLabelValues("done").Inc()
 		f.log.Info("history has been completed from the archive", "collector", g.Collector, "from", g.From, "until", g.Until, "updates", g.Updates)
-	case last && !errors.Is(err, store.ErrUnavailable):
+	case last && !local(err):
 		g.State, g.Error = ingest.GapFailed, fmt.Sprintf("given up after %v: %v", f.c.MaxAge, err)
 		f.gaps.WithLabelValues("failed").Inc()
 		f.log.Error("history has a gap that the archive did not fill; it is given up", "collector", g.Collector, "from", g.From, "until", g.Until,
@@ -407,6 +410,9 @@ func (f *Filler) fill(ctx context.Context, g *ingest.Gap) {
 	}
 	f.mu.Lock()
 	f.show(*g)
+	if g.State != ingest.GapWaiting {
+		delete(f.ended, g.ID)
+	}
 	f.mu.Unlock()
 }
 
@@ -420,6 +426,7 @@ func (f *Filler) saveUnsaved(ctx context.Context) bool {
 			return false
 		}
 		f.unsaved = f.unsaved[1:]
+		f.ended[g.ID] = true
 		f.show(g)
 	}
 	return true

@@ -715,6 +715,36 @@ func TestStoreIsFull(t *testing.T) {
 	b.holds(heard, all)
 }
 
+// While the first update after a gap is on its way to the store, it is not known what is missing.
+func TestFirstUpdateAfterIsOnItsWay(t *testing.T) {
+	b := newBench(t)
+	all := history()
+	heard := b.hear(all, at(0), at(200_600))
+	b.feed.connection++
+	b.archives.publish(t, all, five...)
+	for i := range all {
+		if u := all[i]; u.Time >= ingest.TimeOf(at(700_400)) && u.Time < ingest.TimeOf(at(702_000)) {
+			b.clock = u.Time.Time()
+			if err := b.handle(&u); err != nil {
+				t.Fatal(err)
+			}
+			heard = append(heard, u)
+		}
+	}
+	b.clock = b.clock.Add(b.config.MaxAge) // nor is it given up for that
+	b.fill()
+	if g := b.gap(); g.State != ingest.GapWaiting || g.Attempts != 0 || g.Updates != 0 || g.Error != errOnItsWay.Error() {
+		t.Fatalf("%+v", g)
+	}
+	heard = append(heard, b.hear(all, at(702_000), at(900_000))...) // which stores those before, too
+	b.clock = b.clock.Add(b.config.MaxAge)
+	b.fill()
+	if g := b.gap(); g.State != ingest.GapDone {
+		t.Fatalf("%+v", g)
+	}
+	b.holds(heard, all)
+}
+
 // TestRun: the goroutine wakes for a gap and ends when it is told to.
 func TestRun(t *testing.T) {
 	b := newBench(t)

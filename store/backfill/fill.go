@@ -19,6 +19,12 @@ import (
 	"github.com/routevigil/routevigil/store"
 )
 
+// errOnItsWay is that what the gap is to be told from is not in the history yet.
+var errOnItsWay = errors.New("the first update after the gap is not stored yet")
+
+// local reports whether an attempt failed for a reason on this side, which says nothing about the archive.
+func local(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, errOnItsWay) }
+
 // damage is that a gap was filled from files of which parts could not be read.
 type damage struct{ records int }
 
@@ -41,9 +47,15 @@ func (f *Filler) attempt(ctx context.Context, g *ingest.Gap, last bool) error {
 	if err != nil {
 		return err
 	}
-	known, err := f.known(ctx, g)
+	known, ended, err := f.known(ctx, g)
 	if err != nil {
 		return err
+	}
+	f.mu.Lock()
+	onItsWay := f.ended[g.ID]
+	f.mu.Unlock()
+	if onItsWay && !ended { // as while the store refuses writes
+		return errOnItsWay
 	}
 	var missing []error
 	damaged := 0
@@ -63,7 +75,7 @@ func (f *Filler) attempt(ctx context.Context, g *ingest.Gap, last bool) error {
 		}
 		passed, err := f.take(ctx, client, file, g, known, last)
 		damaged += passed
-		if ctx.Err() != nil || errors.Is(err, store.ErrUnavailable) {
+		if ctx.Err() != nil || local(err) {
 			return err
 		}
 		if err != nil {
@@ -184,10 +196,11 @@ type knownRow struct {
 	path   string
 }
 
-// known reads what was heard live in the first and the last second of a gap.
-func (f *Filler) known(ctx context.Context, g *ingest.Gap) (known, error) {
+// known reads what was heard live in the first and the last second of a gap. ended: the update with
+// which it ended is in there.
+func (f *Filler) known(ctx context.Context, g *ingest.Gap) (k known, ended bool, err error) {
 	from, to := period(g)
-	k := known{}
+	k = known{}
 	seconds := []time.Time{from}
 	if last := to.Add(-time.Second); last.After(from) {
 		seconds = append(seconds, last)
@@ -195,14 +208,15 @@ func (f *Filler) known(ctx context.Context, g *ingest.Gap) (known, error) {
 	for _, s := range seconds {
 		for r, err := range f.store.Updates(ctx, store.UpdateQuery{Collector: g.Collector, From: s, To: s.Add(time.Second), Limit: 1 << 30}) {
 			if err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			if !r.Backfilled {
+				ended = ended || r.Time.Equal(g.Until)
 				k[knownRow{s.Unix(), r.PeerIP, r.PeerASN, r.Action, r.Prefix, r.ASPath}]++
 			}
 		}
 	}
-	return k, nil
+	return k, ended, nil
 }
 
 // without returns u without the rows that are known, which are known once less then. u is not changed.
