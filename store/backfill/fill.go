@@ -23,7 +23,9 @@ import (
 var errOnItsWay = errors.New("the first update after the gap is not stored yet")
 
 // local reports whether an attempt failed for a reason on this side, which says nothing about the archive.
-func local(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, errOnItsWay) }
+func local(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, errOnItsWay)
+}
 
 // damage is that a gap was filled from files of which parts could not be read.
 type damage struct{ records int }
