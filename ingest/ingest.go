@@ -197,4 +197,5 @@ type Status struct {
 	Reconnects    uint64            `json:"reconnects"`
 	LastError     string            `json:"last_error,omitempty"`
 	NextAttempt   time.Time         `json:"next_attempt,omitzero"`
+	Gaps          []Gap             `json:"gaps,omitempty"` // of a live feed: those that are open and the last that ended, newest first
 }

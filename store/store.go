@@ -36,12 +36,27 @@ type Store interface {
 	AppendBatch(ctx context.Context, b *ingest.Batch) (position uint64, err error)
 	// BatchesSince yields, in order, every batch after position that is still kept as batches. None
 	// after the last checkpoint's position is ever missing, so where position is not below that,
-	// the n-th batch yielded is the one at position+n. It ends with the last batch stored when it
-	// gets there. A yielded batch belongs to the caller.
+	// the n-th batch yielded is the one at position+n. In the place of one that was back-filled there is
+	// a batch with nothing in it and no watermark, since it is no input of detection. It ends with the
+	// last batch stored when it gets there. A yielded batch belongs to the caller.
 	BatchesSince(ctx context.Context, position uint64) iter.Seq2[*ingest.Batch, error]
 	// Updates yields the routes that match q, newest first: in reverse order of their cursors, that
-	// is of arrival, from which event time strays by no more than the feeds' lag.
+	// is of arrival, from which event time strays by no more than the feeds' lag; but what was
+	// back-filled arrived long after it happened.
 	Updates(ctx context.Context, q UpdateQuery) iter.Seq2[Route, error]
+
+	// AppendBackfill makes b part of the history like AppendBatch, but marked as back-filled, and
+	// stores g as SaveGap does, in one transaction. b's watermark means nothing.
+	AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error
+	// SaveGap stores g, which gets an ID if it has none; ErrNotFound when there is none of its ID. Of gaps
+	// that are done or failed only the newest, a thousand or so, are kept.
+	SaveGap(ctx context.Context, g *ingest.Gap) error
+	// Gaps returns at most limit gaps, those saved first last; state "" means in any state, limit 0 means 100.
+	Gaps(ctx context.Context, state ingest.GapState, limit int) ([]ingest.Gap, error)
+	// SaveHeard stores what is known of some collectors, in place of what was known of them before.
+	SaveHeard(ctx context.Context, heard []Heard) error
+	// Heard returns what SaveHeard stored, by collector.
+	Heard(ctx context.Context) ([]Heard, error)
 
 	// CommitEvents stores events (each with the incident as it then stood) and the deliveries
 	// they cause in one transaction. Events already stored (same Sequence) and deliveries already
@@ -85,6 +100,12 @@ type Store interface {
 	Close() error
 }
 
+// Heard says of a collector that a live feed tells of, which one that is and that it did so at Time.
+type Heard struct {
+	Collector, Feed string
+	Time            time.Time // event time; history may have something later
+}
+
 // Stats are a store's sizes.
 type Stats struct {
 	Updates      uint64    `json:"updates"`                // rows that Updates can yield
@@ -122,6 +143,7 @@ type Route struct {
 	NextHop     netip.Addr   `json:"next_hop,omitzero"`
 	Communities []string     `json:"communities,omitempty"` // "65535:666", large ones "a:b:c"
 	OTC         uint32       `json:"otc,omitempty"`
+	Backfilled  bool         `json:"backfilled,omitempty" doc:"The feed missed it; it was read from the collector's archive later. Only there when true."`
 	Cursor      Cursor       `json:"-"` // of this row
 }
 

@@ -46,6 +46,7 @@ func startDemo(g *Globals, c *config.Config) (_ *demo, err error) {
 		return nil, err
 	}
 	c.Ingest.RISLive.Name, c.Ingest.RISLive.URL = "demo", feed.URL()
+	c.Ingest.Backfill.Enabled = false // no archive has what the demo plays
 	c.Ingest.Baseline = nil
 	for _, f := range files.RIBs {
 		c.Ingest.Baseline = append(c.Ingest.Baseline, f.Path)

@@ -22,6 +22,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,6 +51,7 @@ type Client struct {
 	log        *slog.Logger
 	d          decoder
 	collectors chan []string // what the service says that there are
+	connection atomic.Uint64
 
 	mu      sync.Mutex
 	status  ingest.Status // but for what Status derives
@@ -237,8 +239,13 @@ func (x *Client) enter(now time.Time, state ingest.State) {
 	}
 }
 
+// Connection is the number of the connection that updates come from, or came from last: it grows by one with
+// each, from 1 for the first; 0 before. Within a connection no update is missed.
+func (x *Client) Connection() uint64 { return x.connection.Load() }
+
 func (x *Client) connected() {
 	now := time.Now()
+	x.connection.Add(1)
 	x.log.Info("RIS Live: connected", "url", x.c.URL)
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -228,6 +228,9 @@ func TestClientReconnects(t *testing.T) {
 			if s := x.Status(); !regexp.MustCompile(tt.want).MatchString(s.LastError) {
 				t.Errorf("last error %q, want %q", s.LastError, tt.want)
 			}
+			if n := x.Connection(); n < 2 {
+				t.Errorf("updates of a further connection come under the number %d", n)
+			}
 		})
 	}
 }

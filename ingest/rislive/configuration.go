@@ -94,6 +94,14 @@ func DefaultConfiguration() Configuration {
 	}
 }
 
+// Whole says that the subscriptions ask for every update of the collectors that they concern.
+func (c Configuration) Whole() bool {
+	return slices.ContainsFunc(c.Subscriptions, func(s Subscription) bool { return s.Type == "" || s.Type == "UPDATE" }) &&
+		!slices.ContainsFunc(c.Subscriptions, func(s Subscription) bool {
+			return (s.Type == "" || s.Type == "UPDATE") && (s.Require != "" || s.Peer != "" || s.Path != "" || len(s.Prefix) > 0)
+		})
+}
+
 // overHTTP says that the service is read as a stream of lines.
 func (c Configuration) overHTTP() bool { return strings.HasPrefix(c.URL, "http") }
 

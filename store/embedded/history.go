@@ -27,6 +27,11 @@ const (
 
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
+	return s.append(ctx, b, false, func(*transaction) error { return nil })
+}
+
+// append stores b, and what with does in the same transaction.
+func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, with func(*transaction) error) (uint64, error) {
 	e := encoders.Get().(*batchEncoder)
 	defer encoders.Put(e)
 	body, sum, err := e.encode(e.body[:0], b)
@@ -44,9 +49,12 @@ func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error
 		}
 		t.state.tailBatches++
 		t.state.tailUpdates += int64(sum.updates)
-		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			position, received, sum.updates, sum.rows, int64(sum.minTime), int64(sum.maxTime), body)
-		return err
+		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body, backfilled) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			position, received, sum.updates, sum.rows, int64(sum.minTime), int64(sum.maxTime), body, backfilled)
+		if err != nil {
+			return err
+		}
+		return with(t)
 	}})
 	if err != nil {
 		return 0, err
@@ -61,6 +69,7 @@ func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error
 type tailRow struct {
 	position   uint64
 	receivedAt int64
+	backfilled bool
 	body       []byte
 }
 
@@ -69,7 +78,7 @@ func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, 
 	fail := func(err error) ([]tailRow, error) {
 		return nil, fmt.Errorf("store %s: reading history: %w", s.cfg.Directory, err)
 	}
-	rows, err := s.read.QueryContext(ctx, `SELECT position, received_at, body FROM batches `+rest+fmt.Sprintf(` LIMIT %d`, pageBatches), args...)
+	rows, err := s.read.QueryContext(ctx, `SELECT position, received_at, backfilled, body FROM batches `+rest+fmt.Sprintf(` LIMIT %d`, pageBatches), args...)
 	if err != nil {
 		return fail(err)
 	}
@@ -78,7 +87,7 @@ func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, 
 	size := 0
 	for size < pageBytes && rows.Next() {
 		var r tailRow
-		if err := rows.Scan(&r.position, &r.receivedAt, &r.body); err != nil {
+		if err := rows.Scan(&r.position, &r.receivedAt, &r.backfilled, &r.body); err != nil {
 			return fail(err)
 		}
 		size += len(r.body)
@@ -112,7 +121,10 @@ func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*in
 				return
 			}
 			for _, r := range page {
-				b, err := decodeBatch(r.body)
+				b := &ingest.Batch{}
+				if !r.backfilled {
+					b, err = decodeBatch(r.body)
+				}
 				if err != nil {
 					yield(nil, fmt.Errorf("store %s: batch %d: %w", s.cfg.Directory, r.position, err))
 					return
@@ -261,6 +273,9 @@ func (w *walk) filterPage(page []tailRow, limit int) ([]store.Route, error) {
 		}
 		if err != nil {
 			return routes, fmt.Errorf("store %s: batch %d: %w", w.s.cfg.Directory, t.position, err)
+		}
+		for i := range found {
+			found[i].Backfilled = t.backfilled
 		}
 		slices.Reverse(found)
 		routes = append(routes, found...)

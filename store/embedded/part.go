@@ -69,9 +69,16 @@ type row struct {
 	NextHop     string `parquet:"next_hop,dict"`
 	Communities string `parquet:"communities,dict"` // separated by spaces
 	OTC         int64  `parquet:"otc,dict"`
+	Backfilled  bool   `parquet:"backfilled"`
 }
 
+// partSchema has the columns of a part as it is written. Parts of older versions lack the last ones; what
+// is read of them is zero there. So a column is only ever added at the end, and none ever goes: then those
+// that are there have the same positions in every part.
 var partSchema = parquet.SchemaOf(row{})
+
+// fewestColumns is how many columns the first version's parts have.
+const fewestColumns = 16
 
 func (z sizes) writerOptions() []parquet.WriterOption {
 	return []parquet.WriterOption{
@@ -88,12 +95,13 @@ func (z sizes) writerOptions() []parquet.WriterOption {
 func toRow(r *store.Route) row {
 	return row{Key: keyOf(r.Prefix), Position: int64(r.Cursor.Position), Row: int32(r.Cursor.Row), Time: r.Time.UnixMicro(), Prefix: text(r.Prefix),
 		Action: string(r.Action), Collector: r.Collector, PeerASN: int64(r.PeerASN), PeerIP: text(r.PeerIP), View: viewName(r.View), PathID: int64(r.PathID),
-		ASPath: r.ASPath, OriginASN: int64(r.OriginASN), NextHop: text(r.NextHop), Communities: strings.Join(r.Communities, " "), OTC: int64(r.OTC)}
+		ASPath: r.ASPath, OriginASN: int64(r.OriginASN), NextHop: text(r.NextHop), Communities: strings.Join(r.Communities, " "), OTC: int64(r.OTC),
+		Backfilled: r.Backfilled}
 }
 
 func (r *row) route() (store.Route, error) {
 	out := store.Route{Time: time.UnixMicro(r.Time).UTC(), Action: store.Action(r.Action), Collector: r.Collector, PeerASN: uint32(r.PeerASN),
-		PathID: uint32(r.PathID), ASPath: r.ASPath, OriginASN: uint32(r.OriginASN), OTC: uint32(r.OTC),
+		PathID: uint32(r.PathID), ASPath: r.ASPath, OriginASN: uint32(r.OriginASN), OTC: uint32(r.OTC), Backfilled: r.Backfilled,
 		Cursor: store.Cursor{Position: uint64(r.Position), Row: int(r.Row)}}
 	err := errors.Join(out.PeerIP.UnmarshalText([]byte(r.PeerIP)), out.NextHop.UnmarshalText([]byte(r.NextHop)), out.Prefix.UnmarshalText([]byte(r.Prefix)))
 	if r.View != "" {
@@ -198,14 +206,28 @@ func openParquet(f *os.File) (*parquet.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	pf, err := parquet.OpenFile(f, info.Size(), parquet.SkipBloomFilters(true), parquet.FileSchema(partSchema))
+	pf, err := parquet.OpenFile(f, info.Size(), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return nil, err
 	}
-	if !parquet.EqualNodes(partSchema, pf.Root()) {
+	if !isPart(pf.Root()) {
 		return nil, fmt.Errorf("its columns are not those of a part: %s", pf.Root())
 	}
 	return pf, nil
+}
+
+// isPart tells whether the columns are those of a part, of this version or of one before.
+func isPart(root parquet.Node) bool {
+	have, want := root.Fields(), partSchema.Fields()
+	if len(have) < fewestColumns || len(have) > len(want) {
+		return false
+	}
+	for i, f := range have {
+		if f.Name() != want[i].Name() || !parquet.EqualNodes(f, want[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // loadParts reads the manifest.
@@ -240,6 +262,11 @@ func (c *checksum) add(r *row) {
 	b := c.buf[:0]
 	for _, v := range [...]int64{r.Position, int64(r.Row), r.Time, r.PeerASN, r.PathID, r.OriginASN, r.OTC} {
 		b = binary.AppendVarint(b, v)
+	}
+	if r.Backfilled {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
 	}
 	b = append(binary.AppendUvarint(b, uint64(len(r.Key))), r.Key...)
 	for _, v := range [...]string{r.Prefix, r.Action, r.Collector, r.PeerIP, r.View, r.ASPath, r.NextHop, r.Communities} {

@@ -228,6 +228,7 @@ func (s *Store) collect(ctx context.Context, rows []row, limit uint64) ([]row, c
 				for j := range rowsOf(u) {
 					action, nlri := rowOf(u, j)
 					route := routeOf(u, &u.Attrs, action, nlri, store.Cursor{Position: t.position, Row: n})
+					route.Backfilled = t.backfilled
 					n++
 					r := toRow(&route)
 					r.ASPath, r.Communities, r.Collector = intern(r.ASPath), intern(r.Communities), intern(r.Collector)

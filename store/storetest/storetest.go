@@ -52,6 +52,8 @@ func Run(t *testing.T, h Harness) {
 		{"updates match the model", testUpdates},
 		{"a cursor stays valid while history moves", testCursor},
 		{"wrong queries are refused", testWrongQueries},
+		{"what is back-filled is history and no input of detection", testBackfill},
+		{"gaps are kept as they were saved", testGaps},
 		{"events come back as they were", testEvents},
 		{"events may be committed again", testEventsAgain},
 		{"events and deliveries commit together", testEventsAtomic},
@@ -557,6 +559,102 @@ func testCursor(t *testing.T, h Harness) {
 		}
 	}
 	same(t, "an answer during which history is sealed", got, answer(rows(batches), store.UpdateQuery{Limit: 100000}))
+}
+
+// testBackfill has every third batch back-filled, through seals and reopening.
+func testBackfill(t *testing.T, h Harness) {
+	r := newRand(t, 15)
+	s := h.Open(t)
+	g := ingest.Gap{Feed: "ris-live", Collector: "rrc00", From: at(0), Until: at(60), State: ingest.GapWaiting}
+	if err := s.AppendBackfill(t.Context(), &ingest.Batch{}, &g); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("of a gap that was not saved: error %v, want ErrNotFound", err)
+	}
+	no(t, s.SaveGap(t.Context(), &g))
+	batches := history(r, 60)
+	var all []store.Route
+	forDetection := make([]*ingest.Batch, len(batches))
+	backfilled := map[uint64]bool{}
+	for i, b := range batches {
+		position := uint64(i + 1)
+		if forDetection[i] = b; i%3 != 1 {
+			appendAll(t, s, batches[i:i+1], position)
+			continue
+		}
+		forDetection[i], backfilled[position] = &ingest.Batch{}, true
+		g.Taken += uint64(len(b.Updates))
+		no(t, s.AppendBackfill(t.Context(), clone(b), &g))
+		same(t, "the gap after a batch of it", must[[]ingest.Gap](t)(s.Gaps(t.Context(), "", 0)), []ingest.Gap{g})
+	}
+	all = rows(batches)
+	for i := range all {
+		all[i].Backfilled = backfilled[all[i].Cursor.Position]
+	}
+	lost := g
+	lost.ID += 1000
+	if err := s.AppendBackfill(t.Context(), clone(batches[1]), &lost); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("of a gap that is not there: error %v, want ErrNotFound", err)
+	}
+	check := func(since uint64) {
+		t.Helper()
+		for _, q := range queries(r, all, 50) {
+			same(t, fmt.Sprintf("updates of %+v", q), collect(t, s.Updates(t.Context(), q)), answer(all, q))
+		}
+		same(t, "everything", collect(t, s.Updates(t.Context(), store.UpdateQuery{Limit: 1 << 20})), answer(all, store.UpdateQuery{Limit: 1 << 20}))
+		same(t, "batches for detection", collect(t, s.BatchesSince(t.Context(), since)), forDetection[since:])
+		if st := must[store.Stats](t)(s.Stats(t.Context())); st.Updates != uint64(len(all)) || st.LastPosition != uint64(len(batches)) {
+			t.Fatalf("%d rows up to position %d, want %d up to %d", st.Updates, st.LastPosition, len(all), len(batches))
+		}
+	}
+	check(0)
+	for _, p := range []uint64{20, 41, 60} {
+		no(t, s.SaveCheckpoint(t.Context(), p, []byte("state")))
+		h.Seal(t, s)
+		check(p)
+		s = h.Reopen(t, s)
+		check(p)
+	}
+}
+
+func testGaps(t *testing.T, h Harness) {
+	s := h.Open(t)
+	same(t, "gaps of an empty store", must[[]ingest.Gap](t)(s.Gaps(t.Context(), "", 0)), []ingest.Gap(nil))
+	same(t, "heard by an empty store", must[[]store.Heard](t)(s.Heard(t.Context())), []store.Heard(nil))
+	gaps := []ingest.Gap{
+		{Feed: "ris-live", Collector: "rrc00", From: at(0), Until: at(60), State: ingest.GapWaiting},
+		{Feed: "ris-live-2", Collector: "rrc21", From: at(1), Until: at(61), State: ingest.GapWaiting, NextAttempt: at(90), Attempts: 3,
+			Error: "not there yet", Updates: 12, File: at(0), Taken: 7},
+		{Feed: "ris-live", Collector: "rrc00", From: at(100), State: ingest.GapOpen},
+	}
+	for i := range gaps {
+		no(t, s.SaveGap(t.Context(), &gaps[i]))
+		if gaps[i].ID == 0 {
+			t.Fatal("a saved gap has no ID")
+		}
+	}
+	gaps[0].State, gaps[0].Updates, gaps[0].File, gaps[0].Taken = ingest.GapDone, 5, time.Time{}, 0
+	no(t, s.SaveGap(t.Context(), &gaps[0]))
+	if err := s.SaveGap(t.Context(), &ingest.Gap{ID: 1 << 40, State: ingest.GapDone}); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("error %v, want ErrNotFound", err)
+	}
+	no(t, s.SaveHeard(t.Context(), []store.Heard{{Collector: "rrc21", Feed: "ris-live", Time: at(5)}, {Collector: "rrc00", Feed: "ris-live", Time: at(6)}}))
+	no(t, s.SaveHeard(t.Context(), []store.Heard{{Collector: "rrc21", Feed: "ris-live-2", Time: at(7)}}))
+	for range 2 {
+		same(t, "all gaps", must[[]ingest.Gap](t)(s.Gaps(t.Context(), "", 0)), []ingest.Gap{gaps[2], gaps[1], gaps[0]})
+		same(t, "the last gap", must[[]ingest.Gap](t)(s.Gaps(t.Context(), "", 1)), []ingest.Gap{gaps[2]})
+		same(t, "gaps that wait", must[[]ingest.Gap](t)(s.Gaps(t.Context(), ingest.GapWaiting, 0)), []ingest.Gap{gaps[1]})
+		same(t, "heard", must[[]store.Heard](t)(s.Heard(t.Context())),
+			[]store.Heard{{Collector: "rrc00", Feed: "ris-live", Time: at(6)}, {Collector: "rrc21", Feed: "ris-live-2", Time: at(7)}})
+		s = h.Reopen(t, s)
+	}
+	// Those that wait stay, however many are finished.
+	for range 1200 {
+		g := ingest.Gap{Collector: "rrc01", State: ingest.GapFailed, From: at(0), Until: at(1)}
+		no(t, s.SaveGap(t.Context(), &g))
+	}
+	same(t, "gaps that wait", must[[]ingest.Gap](t)(s.Gaps(t.Context(), ingest.GapWaiting, 0)), []ingest.Gap{gaps[1]})
+	if n := len(must[[]ingest.Gap](t)(s.Gaps(t.Context(), ingest.GapFailed, 1<<20))); n < 1000 || n >= 1200 {
+		t.Errorf("%d of 1200 finished gaps are kept", n)
+	}
 }
 
 func testWrongQueries(t *testing.T, h Harness) {

@@ -29,13 +29,14 @@ import (
 	"github.com/routevigil/routevigil/ingest/bus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
+	"github.com/routevigil/routevigil/store/backfill"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
 // Config is the whole configuration: one section for each component.
 type Config struct {
 	Ingest    Ingest                 `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
-	Archive   fetch.Configuration    `yaml:"archive" doc:"Where the commands fetch and replay get files of RIPE RIS and RouteViews from."`
+	Archive   fetch.Configuration    `yaml:"archive" doc:"Where files of RIPE RIS and RouteViews are got from: by the commands fetch and replay, and after a gap of a live feed (ingest.backfill)."`
 	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history."`
 	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
 	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
@@ -49,6 +50,7 @@ type Ingest struct {
 	BMP      bmp.Configuration        `yaml:"bmp" doc:"Routers of one's own that tell over BMP what they hear; none by default."`
 	OpenBMP  openbmp.Configuration    `yaml:"openbmp" doc:"BMP that OpenBMP's collectors put into Kafka, such as RouteViews' public stream."`
 	BGP      bgpsession.Configuration `yaml:"bgp" doc:"Sessions with routers of one's own; none by default."`
+	Backfill backfill.Configuration   `yaml:"backfill" doc:"What is done about times that a live feed missed."`
 	Baseline []string                 `yaml:"baseline" doc:"MRT table dumps, plain or compressed, that say what is normal when the service starts for the first time; without any it learns from the feeds for detect.warmup."`
 	Bus      bus.Configuration        `yaml:"bus" doc:"The queue between the feeds and detection."`
 }
@@ -57,7 +59,7 @@ type Ingest struct {
 func Default() Config {
 	return Config{
 		Ingest: Ingest{RISLive: rislive.DefaultConfiguration(), BMP: bmp.DefaultConfiguration(),
-			OpenBMP: openbmp.DefaultConfiguration(), BGP: bgpsession.DefaultConfiguration(), Bus: bus.DefaultConfiguration()},
+			OpenBMP: openbmp.DefaultConfiguration(), BGP: bgpsession.DefaultConfiguration(), Backfill: backfill.DefaultConfiguration(), Bus: bus.DefaultConfiguration()},
 		Archive:   fetch.DefaultConfiguration(),
 		Knowledge: detect.DefaultKnowledgeFiles(),
 		Detect:    detect.DefaultConfiguration(),

@@ -326,6 +326,7 @@ func configuration(t testing.TB, feedURL string, hooks ...alert.Webhook) config.
 	c := config.Default()
 	c.Ingest.RISLive.Name, c.Ingest.RISLive.URL = "test", feedURL
 	c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax = 50*time.Millisecond, 200*time.Millisecond
+	c.Ingest.Backfill.Enabled = false // there is no archive of it
 	c.Ingest.Baseline = []string{writeBaseline(t)}
 	c.Detect.Hold, c.Detect.Report = 500*time.Millisecond, 200*time.Millisecond
 	c.Store.Directory = filepath.Join(t.TempDir(), "store")

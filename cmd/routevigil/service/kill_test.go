@@ -59,7 +59,9 @@ func launch(t *testing.T, c config.Config) *process {
 	}
 	file := filepath.Join(t.TempDir(), "routevigil.yaml")
 	var text strings.Builder
-	fmt.Fprintf(&text, "ingest:\n  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n", c.Ingest.RISLive.Name,
+	fmt.Fprintf(&text, "archive: {broker: %q, ris: %q}\ningest:\n  backfill: {enabled: %t, interval: %s}\n", c.Archive.Broker, c.Archive.RIS,
+		c.Ingest.Backfill.Enabled, c.Ingest.Backfill.Interval)
+	fmt.Fprintf(&text, "  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n", c.Ingest.RISLive.Name,
 		c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
 	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {directory: %q}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.Store.Directory, c.API.Listen)
 	for _, w := range c.Alert.Webhooks {

@@ -27,6 +27,8 @@ import (
 	"github.com/routevigil/routevigil/ingest/bus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
+	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/backfill"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -43,6 +45,7 @@ type Service struct {
 	bus      *bus.Bus
 	sources  []ingest.Source
 	keeper   *keeper
+	filler   *backfill.Filler // nil where gaps are not filled
 	pipeline *pipeline
 	vrps     *liveVRPs // nil when the VRPs come from a file, or not at all
 	notifier *alert.Notifier
@@ -85,6 +88,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
 			s.sources = append(s.sources, x)
 		}
+		s.filler = newFiller(c, version, s.store, log, registry)
 	}
 	if c.Ingest.BMP.Enabled() {
 		s.sources = append(s.sources, bmp.New(c.Ingest.BMP, log.With("component", "bmp"), registry))
@@ -182,9 +186,22 @@ func (s *Service) Run(ctx context.Context) error {
 // work runs the feeds and the pipeline until ctx ends.
 func (s *Service) work(ctx context.Context, fail func(error)) error {
 	feeds := newGroup(fail)
+	if s.filler != nil {
+		if err := s.filler.Load(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("gaps of the feeds: %w", err)
+		}
+		feeds.run("back-fill", func() error { return s.filler.Run(ctx) })
+	}
 	feeds.run("knowledge", func() error { return s.keeper.run(ctx, s.pipeline.questions) })
 	for _, source := range s.sources {
-		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, s.bus.Publish) })
+		handler := s.bus.Publish
+		if live, ok := source.(backfill.Source); ok && s.filler != nil {
+			handler = s.filler.Watch(live, handler)
+		}
+		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
 	}
 	if s.vrps != nil {
 		feeds.run("VRPs", func() error { return s.vrps.follow(ctx, s.keeper.useRTR) })
@@ -212,6 +229,20 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 		}
 		return nil
 	}
+}
+
+// newFiller makes what fills gaps of RIS Live, or nil where they are not to be filled.
+func newFiller(c config.Config, version string, st store.Store, log *slog.Logger, registry prometheus.Registerer) *backfill.Filler {
+	if !c.Ingest.Backfill.Enabled {
+		return nil
+	}
+	if !c.Ingest.RISLive.Whole() {
+		log.Info("gaps of RIS Live are not filled from archives, because ingest.ris_live.subscriptions asks only for a part of what a collector hears")
+		return nil
+	}
+	files := c.Archive
+	files.Directory = filepath.Join(c.Store.Directory, "backfill")
+	return backfill.New(c.Ingest.Backfill, files, "routevigil/"+version, st, log.With("component", "backfill"), registry)
 }
 
 // loadBaseline reads the table dumps that say what is normal. Without any, the engine learns from
@@ -279,6 +310,9 @@ func (s *Service) feeds() []ingest.Status {
 	st := make([]ingest.Status, len(s.sources))
 	for i, source := range s.sources {
 		st[i] = source.Status()
+		if s.filler != nil {
+			st[i].Gaps = s.filler.Gaps(st[i].Name)
+		}
 	}
 	return st
 }
