@@ -6,6 +6,9 @@
 // what they found to one correlator, which makes incidents of it. Shards share nothing that is
 // written between ticks, so any number of them gives the same incidents.
 //
+// What is normal for a prefix is its history, which package origins keeps and whose comment says when
+// something new becomes part of it.
+//
 // Judgement looks at state, never at single messages: who routes a prefix how, now. A finding goes
 // when the last offending route goes, whatever message removed it.
 package detect
