@@ -196,7 +196,7 @@ func run(t *testing.T, c Configuration, directory string, prepare ...func(*Sourc
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(c, directory, slog.New(slog.NewTextHandler(testWriter{t}, nil)), prometheus.NewPedanticRegistry())
+	s, err := New(c, directory, slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewPedanticRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,13 +208,6 @@ func run(t *testing.T, c Configuration, directory string, prepare ...func(*Sourc
 	go func() { r.done <- s.Run(ctx, r.take) }()
 	t.Cleanup(func() { r.stop() })
 	return r
-}
-
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
-	return len(b), nil
 }
 
 func (r *running) take(u *ingest.Update) error {
