@@ -698,8 +698,8 @@ func TestGarbage(t *testing.T) {
 	if st.Messages != uint64(len(values))+1 {
 		t.Errorf("%d messages, want %d", st.Messages, len(values)+1)
 	}
-	if r.streamless.Load() != 1 {
-		t.Errorf("%d objects of another type", r.streamless.Load())
+	if r.tables.Load() != 1 {
+		t.Errorf("%d objects of another type", r.tables.Load())
 	}
 }
 
