@@ -852,3 +852,48 @@ func TestStatusOfOldMessages(t *testing.T) {
 		return ""
 	})
 }
+
+// A partition that is gone from the metadata for a while goes on where it was.
+func TestPartitionComesBack(t *testing.T) {
+	c := DefaultConfiguration()
+	c.MaxPartitions = 2
+	s, err := New(c, t.TempDir(), slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := topicPartition{topic("a", 1), 0}, topicPartition{topic("b", 2), 0}
+	brokers := map[int32]string{1: "one.example:9092"}
+	both := &cluster{"x", brokers, map[topicPartition]int32{a: 1, b: 7}}
+	leads, again := s.take(both)
+	if len(leads) != 1 || !leads[1] || again >= c.RefreshEvery {
+		t.Errorf("%v lead, and of the partition that has no leader nobody asks for %v", leads, again)
+	}
+	if got := s.partitions[a].next.Load(); got != atLatest {
+		t.Errorf("at first %d is next", got)
+	}
+	s.partitions[a].next.Store(42)
+	s.take(&cluster{"x", brokers, nil})
+	if len(s.partitions) != 0 || s.offsets().Next[a.topic][0] != 42 {
+		t.Errorf("without it there are %v, and %+v is stored", s.partitions, s.offsets())
+	}
+	s.take(both)
+	if got := s.partitions[a].next.Load(); got != 42 {
+		t.Errorf("when it is back %d is next", got)
+	}
+	if got := s.partitions[b].next.Load(); got != atEarliest {
+		t.Errorf("of the one that has appeared since the start %d is next", got)
+	}
+	s.take(&cluster{"y", brokers, map[topicPartition]int32{a: 1}})
+	if got := s.partitions[a].next.Load(); got != atLatest {
+		t.Errorf("in another cluster %d is next", got)
+	}
+	// What is kept of topics that are gone has a bound.
+	for n := range 10 {
+		at := topicPartition{topic("gone", uint32(n)), 0}
+		s.take(&cluster{"y", brokers, map[topicPartition]int32{at: 1}})
+		s.partitions[at].next.Store(1)
+	}
+	if got := len(s.kept); got > c.MaxPartitions {
+		t.Errorf("%d offsets are kept", got)
+	}
+}
