@@ -71,7 +71,7 @@ const (
 func DefaultConfiguration() Configuration {
 	return Configuration{
 		Name: "routeviews", Brokers: []string{"stream.routeviews.org:9092"}, Topics: RouteViewsTopics, Start: startLatest, ClientID: "routevigil",
-		MaxFetchBytes: 8 << 20, MaxPartitionBytes: 1 << 20, MaxBatchBytes: 16 << 20, MaxPartitions: 20_000, MaxRouters: 4096,
+		MaxFetchBytes: 8 << 20, MaxPartitionBytes: 1 << 20, MaxBatchBytes: 16 << 20, MaxPartitions: 20_000, MaxRouters: 512,
 		ConnectTimeout: 15 * time.Second, RequestTimeout: 30 * time.Second, MaxWait: 500 * time.Millisecond,
 		RefreshEvery: time.Minute, OffsetsEvery: 5 * time.Second, StallAfter: time.Minute, LagAfter: 2 * time.Minute,
 		ReconnectMin: time.Second, ReconnectMax: time.Minute,

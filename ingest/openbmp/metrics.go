@@ -54,7 +54,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descConnected, connected)
 
-	skipped := map[string]uint64{"object_type": m.s.streamless.Load()}
+	skipped := map[string]uint64{"object_type": m.s.tables.Load()}
 	m.s.mu.Lock()
 	var streams []*stream
 	for _, x := range m.s.streams {

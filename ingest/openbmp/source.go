@@ -69,15 +69,15 @@ type Sample struct {
 
 // Source reads one cluster. Create it with New.
 type Source struct {
-	c          Configuration
-	log        *slog.Logger
-	pattern    *regexp.Regexp
-	collector  int // the group of pattern, or -1
-	file       string
-	sasl       sasl.Mechanism
-	dialer     func(ctx context.Context, network, address string) (net.Conn, error)
-	stale      chan struct{} // holds a token when the metadata should be asked for
-	streamless atomic.Uint64 // messages that were in order but are not for us
+	c         Configuration
+	log       *slog.Logger
+	pattern   *regexp.Regexp
+	collector int // the group of pattern, or -1
+	file      string
+	sasl      sasl.Mechanism
+	dialer    func(ctx context.Context, network, address string) (net.Conn, error)
+	stale     chan struct{} // holds a token when the metadata should be asked for
+	tables    atomic.Uint64 // messages of another type than BMP's
 
 	mu         sync.Mutex
 	status     ingest.Status // but for what Status sums up
@@ -715,7 +715,7 @@ func (r *reader) message(p *partition, offset int64, value []byte) error {
 	}
 	if r.header.Type != TypeBMPRaw {
 		r.s.received(now, 0, 0)
-		r.s.streamless.Add(1)
+		r.s.tables.Add(1)
 		return nil
 	}
 	stream := r.s.stream(p, &r.header)

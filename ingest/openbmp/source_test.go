@@ -196,7 +196,7 @@ func run(t *testing.T, c Configuration, directory string, prepare ...func(*Sourc
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(c, directory, slog.New(slog.NewTextHandler(testWriter{t}, nil)), prometheus.NewPedanticRegistry())
+	s, err := New(c, directory, slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewPedanticRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,13 +208,6 @@ func run(t *testing.T, c Configuration, directory string, prepare ...func(*Sourc
 	go func() { r.done <- s.Run(ctx, r.take) }()
 	t.Cleanup(func() { r.stop() })
 	return r
-}
-
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
-	return len(b), nil
 }
 
 func (r *running) take(u *ingest.Update) error {
@@ -705,8 +698,8 @@ func TestGarbage(t *testing.T) {
 	if st.Messages != uint64(len(values))+1 {
 		t.Errorf("%d messages, want %d", st.Messages, len(values)+1)
 	}
-	if r.streamless.Load() != 1 {
-		t.Errorf("%d objects of another type", r.streamless.Load())
+	if r.tables.Load() != 1 {
+		t.Errorf("%d objects of another type", r.tables.Load())
 	}
 }
 
@@ -858,4 +851,49 @@ func TestStatusOfOldMessages(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// A partition that is gone from the metadata for a while goes on where it was.
+func TestPartitionComesBack(t *testing.T) {
+	c := DefaultConfiguration()
+	c.MaxPartitions = 2
+	s, err := New(c, t.TempDir(), slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := topicPartition{topic("a", 1), 0}, topicPartition{topic("b", 2), 0}
+	brokers := map[int32]string{1: "one.example:9092"}
+	both := &cluster{"x", brokers, map[topicPartition]int32{a: 1, b: 7}}
+	leads, again := s.take(both)
+	if len(leads) != 1 || !leads[1] || again >= c.RefreshEvery {
+		t.Errorf("%v lead, and of the partition that has no leader nobody asks for %v", leads, again)
+	}
+	if got := s.partitions[a].next.Load(); got != atLatest {
+		t.Errorf("at first %d is next", got)
+	}
+	s.partitions[a].next.Store(42)
+	s.take(&cluster{"x", brokers, nil})
+	if len(s.partitions) != 0 || s.offsets().Next[a.topic][0] != 42 {
+		t.Errorf("without it there are %v, and %+v is stored", s.partitions, s.offsets())
+	}
+	s.take(both)
+	if got := s.partitions[a].next.Load(); got != 42 {
+		t.Errorf("when it is back %d is next", got)
+	}
+	if got := s.partitions[b].next.Load(); got != atEarliest {
+		t.Errorf("of the one that has appeared since the start %d is next", got)
+	}
+	s.take(&cluster{"y", brokers, map[topicPartition]int32{a: 1}})
+	if got := s.partitions[a].next.Load(); got != atLatest {
+		t.Errorf("in another cluster %d is next", got)
+	}
+	// What is kept of topics that are gone has a bound.
+	for n := range 10 {
+		at := topicPartition{topic("gone", uint32(n)), 0}
+		s.take(&cluster{"y", brokers, map[topicPartition]int32{at: 1}})
+		s.partitions[at].next.Store(1)
+	}
+	if got := len(s.kept); got > c.MaxPartitions {
+		t.Errorf("%d offsets are kept", got)
+	}
 }
