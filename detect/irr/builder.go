@@ -342,7 +342,8 @@ func (b *Builder) nameList(o *rpsl.Object, attribute string) []string {
 	return names
 }
 
-// Build returns the Database. The Builder must not be used afterwards.
+// Build returns the Database. It needs some 50 bytes for each route object that was added, until it is
+// done. The Builder must not be used afterwards.
 func (b *Builder) Build() *Database {
 	d := &Database{order: b.order, from: strings.Join(b.from, ", "), counts: b.counts,
 		objects: objects{map[string][]*set{}, map[uint32][]*AutNum{}, b.claims}, memberOf: map[string][]claim{}}

@@ -22,7 +22,7 @@ type V3 struct {
 	Source  string // the registry's name
 	Address string // host:port, usually port 43
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	// Idle is how long the server may be silent. More than a minute is seldom needed.
+	// Idle is how long the server may be silent, and must be given. More than a minute is seldom needed.
 	Idle time.Duration
 }
 
