@@ -217,8 +217,8 @@ func (s *v3session) change(m []string) error {
 		if object.Len()+len(line) > rpsl.MaxObject {
 			return fmt.Errorf("serial %d: an object longer than %d bytes", serial, rpsl.MaxObject)
 		}
-		if object.Len() == 0 && (changeLine.MatchString(line) || endLine.MatchString(line)) {
-			return fmt.Errorf("serial %d: the object is missing", serial)
+		if changeLine.MatchString(line) || endLine.MatchString(line) {
+			return fmt.Errorf("serial %d: %q stands where its object should be or go on", serial, line)
 		}
 		object.WriteString(line)
 		object.WriteByte('\n')
