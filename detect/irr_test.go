@@ -36,7 +36,7 @@ rib    208.65.152.0/24 d 6461 2914 36561
 
 // registryCase is a scenario with routing registries and what should come of it.
 type registryCase struct {
-	objects string // "PREFIX ASN SOURCE, …"
+	objects string // "PREFIX ASN SOURCE, …", or "customer ASN SOURCE" for the victim's aut-num that names one
 	opens   bool
 	state   string // prefixes[].irr
 	rule    string // with its weight, of the ledger
@@ -52,6 +52,10 @@ func database(t *testing.T, objects string) *irr.Database {
 	var text strings.Builder
 	for o := range strings.SplitSeq(objects, ", ") {
 		f := strings.Fields(o)
+		if f[0] == "customer" {
+			text.WriteString("aut-num: AS36561\nexport: to AS" + f[1] + " announce ANY\nsource: " + f[2] + "\n\n")
+			continue
+		}
 		text.WriteString("route: " + f[0] + "\norigin: AS" + f[1] + "\nsource: " + f[2] + "\n\n")
 	}
 	if err := b.Read(strings.NewReader(text.String()), "test.db"); err != nil {
@@ -73,6 +77,8 @@ func TestRegistries(t *testing.T) {
 			"registered against the holder":  {"208.65.153.0/24 17557 ALTDB, 208.65.152.0/22 36561 ARIN", true, "registered", "irr.contested", 0},
 			"registered by the holder":       {"208.65.153.0/24 17557 ARIN", false, "", "", 0},
 			"the block, by the holder":       {"208.65.152.0/22 17557 ARIN", false, "", "", 0},
+			"the victim's customer":          {"customer 17557 ARIN", false, "", "", 0},
+			"somebody says so":               {"customer 17557 RADB", true, "not_found", "", 0},
 			"by the holder, and for another": {"208.65.153.0/24 17557 ARIN, 208.65.153.0/24 36561 ARIN", false, "", "", 0},
 		},
 		"208.65.152.0/24": {

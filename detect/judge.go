@@ -37,6 +37,7 @@ const (
 	weightInvalidASN       = 4.0
 	weightInvalidLength    = 2.0
 	weightValid            = -6.0
+	weightIRRNeighbour     = -1.5 // the usual origin's own aut-num names it as provider or customer
 	weightIRRHolder        = -3.0 // an RIR lets only the holder of a prefix register its origin
 	weightIRRRegistered    = -1.0 // elsewhere anybody may register it, an attacker too
 	weightIRRContradicted  = 1.0  // the usual origin is registered and this one is not; most of the IRR is stale
@@ -484,6 +485,13 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 		}
 		if s.links.adjacent(asn, u) {
 			v.ledger.add("rel.adjacent", weightAdjacent, "history", s.baseline(), "AS%d and AS%d are neighbours on paths seen before", asn, u)
+			return
+		}
+	}
+	for _, u := range v.expected {
+		// Only the word of those whose space it is counts, and only where nobody else can give it.
+		if a := s.know.IRR.AutNum(u); a != nil && a.Authoritative && (slices.Contains(a.Providers, asn) || slices.Contains(a.Customers, asn)) {
+			v.ledger.add("irr.neighbour", weightIRRNeighbour, "irr", s.know.IRR.Source(), "the aut-num of AS%d in %s names AS%d as its provider or customer", u, a.Source, asn)
 			return
 		}
 	}

@@ -77,6 +77,7 @@ type Builder struct {
 	ids     map[string]uint8 // of sources
 	sources []string
 	drop    map[string]bool // sources of base whose objects go
+	used    int             // objects
 	changes uint32          // of route objects
 	v4      []record[key4]
 	v6      []record[key6]
@@ -93,10 +94,11 @@ type autNumKey struct {
 	source string
 }
 
-// NewBuilder returns an empty Builder. order ranks the sources, the best first; empty, DefaultSources does.
+// NewBuilder returns an empty Builder. order ranks the sources, the best first. Where it is empty, the
+// RIRs' come first, then national and large ones, then those in which nobody checks anything.
 func NewBuilder(order []string) *Builder {
 	if len(order) == 0 {
-		order = DefaultSources
+		order = defaultSources
 	}
 	upper := make([]string, len(order))
 	for i, s := range order {
@@ -151,11 +153,11 @@ func (b *Builder) readFile(name string) error {
 		return err
 	}
 	defer f.Close()
-	before := len(b.v4) + len(b.v6) + len(b.sets) + len(b.autNums)
+	before := b.used
 	if err := b.Read(f, name); err != nil {
 		return err
 	}
-	if len(b.v4)+len(b.v6)+len(b.sets)+len(b.autNums) == before {
+	if b.used == before {
 		return errors.New("holds no object of use: expected an RPSL dump with route, route6, aut-num, as-set or route-set objects")
 	}
 	return nil
@@ -211,6 +213,8 @@ func (b *Builder) change(o *rpsl.Object, gone bool) {
 	}
 	if reason != "" {
 		b.counts.Malformed[reason]++
+	} else {
+		b.used++
 	}
 }
 
@@ -342,7 +346,8 @@ func (b *Builder) nameList(o *rpsl.Object, attribute string) []string {
 	return names
 }
 
-// Build returns the Database. The Builder must not be used afterwards.
+// Build returns the Database. It needs some 50 bytes for each route object that was added, until it is
+// done. The Builder must not be used afterwards.
 func (b *Builder) Build() *Database {
 	d := &Database{order: b.order, from: strings.Join(b.from, ", "), counts: b.counts,
 		objects: objects{map[string][]*set{}, map[uint32][]*AutNum{}, b.claims}, memberOf: map[string][]claim{}}

@@ -63,9 +63,9 @@ const MaxRoutes = 16
 // of the RIRs. RIPE-NONAUTH and ARIN-NONAUTH are not among them.
 var authoritative = []string{"RIPE", "APNIC", "ARIN", "AFRINIC", "LACNIC"}
 
-// DefaultSources ranks the registries: the RIRs, then national and large ones, then those in which
+// defaultSources ranks the registries: the RIRs, then national and large ones, then those in which
 // nobody checks anything. Sources that are not named rank last, in the order of their names.
-var DefaultSources = append(slices.Clone(authoritative), "JPIRR", "IDNIC", "KRNIC", "TWNIC", "TC",
+var defaultSources = append(slices.Clone(authoritative), "JPIRR", "IDNIC", "KRNIC", "TWNIC", "TC",
 	"NTTCOM", "LEVEL3", "RADB", "ALTDB", "BELL", "BBOI", "CANARIE", "NESTEGG", "PANIX", "REACH",
 	"RIPE-NONAUTH", "ARIN-NONAUTH")
 

@@ -234,11 +234,17 @@ func TestTooManySources(t *testing.T) {
 
 func TestReadFiles(t *testing.T) {
 	dir := t.TempDir()
-	good, bad := filepath.Join(dir, "good.db"), filepath.Join(dir, "bad.db")
+	good, bad, twice := filepath.Join(dir, "good.db"), filepath.Join(dir, "bad.db"), filepath.Join(dir, "twice.db")
 	for name, text := range map[string]string{good: routes, bad: "<html>not found</html>\n"} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(twice, []byte("as-set: AS-X\nmembers: AS1\nsource: T\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := ReadFiles([]string{twice, twice}, nil); err != nil || d.Counts().Sets != 1 {
+		t.Errorf("a file twice: %v, %+v", err, d.Counts())
 	}
 	d, err := ReadFiles([]string{good}, nil)
 	if err != nil || d.Source() != good || d.Counts().Routes != 7 || d.Counts().Prefixes != 5 {

@@ -13,6 +13,8 @@ import (
 type AutNum struct {
 	ASN    uint32
 	Source string
+	// Authoritative says that only the holder of the AS can have registered it: the source is an RIR's.
+	Authoritative bool
 	// Providers are the ASes from which it accepts ANY, or to which it points a default route, and to
 	// which it does not itself announce ANY. Sorted. A route server may be among them.
 	Providers []uint32
@@ -66,7 +68,7 @@ type neighbours struct {
 }
 
 func (b *Builder) autNum(o *rpsl.Object, asn uint32, source string) *AutNum {
-	a := &AutNum{ASN: asn, Source: source, memberOf: b.nameList(o, "member-of")}
+	a := &AutNum{ASN: asn, Source: source, Authoritative: slices.Contains(authoritative, source), memberOf: b.nameList(o, "member-of")}
 	if len(a.memberOf) > 0 {
 		a.maintainers = b.nameList(o, "mnt-by")
 	}

@@ -56,11 +56,11 @@ source: RADB
 aut-num: AS64501
 source: RADB
 `)
-	want := &AutNum{ASN: 64500, Source: "RIPE", Providers: []uint32{1, 2, 3, 4, 5, 6, 7}, Customers: []uint32{10}, Announces: []string{"AS-EXAMPLE"}}
+	want := &AutNum{ASN: 64500, Source: "RIPE", Authoritative: true, Providers: []uint32{1, 2, 3, 4, 5, 6, 7}, Customers: []uint32{10}, Announces: []string{"AS-EXAMPLE"}}
 	if diff := cmp.Diff(want, d.AutNum(64500), cmpopts.IgnoreUnexported(AutNum{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if a := d.AutNum(64501); a == nil || len(a.Providers)+len(a.Customers)+len(a.Announces) > 0 {
+	if a := d.AutNum(64501); a == nil || a.Authoritative || len(a.Providers)+len(a.Customers)+len(a.Announces) > 0 {
 		t.Errorf("%+v", a)
 	}
 	if a := d.AutNum(1); a != nil {

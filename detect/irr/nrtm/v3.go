@@ -22,7 +22,7 @@ type V3 struct {
 	Source  string // the registry's name
 	Address string // host:port, usually port 43
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	// Idle is how long the server may be silent. More than a minute is seldom needed.
+	// Idle is how long the server may be silent, and must be given. More than a minute is seldom needed.
 	Idle time.Duration
 }
 
@@ -217,8 +217,8 @@ func (s *v3session) change(m []string) error {
 		if object.Len()+len(line) > rpsl.MaxObject {
 			return fmt.Errorf("serial %d: an object longer than %d bytes", serial, rpsl.MaxObject)
 		}
-		if object.Len() == 0 && (changeLine.MatchString(line) || endLine.MatchString(line)) {
-			return fmt.Errorf("serial %d: the object is missing", serial)
+		if changeLine.MatchString(line) || endLine.MatchString(line) {
+			return fmt.Errorf("serial %d: %q stands where its object should be or go on", serial, line)
 		}
 		object.WriteString(line)
 		object.WriteByte('\n')

@@ -148,6 +148,7 @@ func TestV3NothingNew(t *testing.T) {
 	for _, text := range []string{
 		"% Warning: there are no newer updates available\n",
 		"% No updates available since 10\n",
+		"% Warning: there are no updates available\n",
 		"%ERROR:401: invalid range: Not within 5-10\n",
 		"%START Version: 3 TEST 11-10\n\n%END TEST\n",
 	} {
@@ -159,9 +160,10 @@ func TestV3NothingNew(t *testing.T) {
 
 func TestV3Gap(t *testing.T) {
 	for text, want := range map[string]GapError{
-		"%ERROR:401: invalid range: Not within 50-90\n":                 {"TEST", 11, 50, 90, "401: invalid range: Not within 50-90"},
-		"% ERROR: Serials 11 - 90 do not exist\n":                       {"TEST", 11, 11, 90, "Serials 11 - 90 do not exist"},
-		"%START Version: 3 TEST 50-90\n\nADD 50\n\nroute: 10.0.0.0/8\n": {"TEST", 11, 50, 90, "it starts with 50"},
+		"%ERROR:401: invalid range: Not within 50-90\n":                      {"TEST", 11, 50, 90, "401: invalid range: Not within 50-90"},
+		"% ERROR: Serials 11 - 90 do not exist\n":                            {"TEST", 11, 11, 90, "Serials 11 - 90 do not exist"},
+		"%% ERROR: Requesting serials older than 14 days will be rejected\n": {"TEST", 11, 0, 0, "Requesting serials older than 14 days will be rejected"},
+		"%START Version: 3 TEST 50-90\n\nADD 50\n\nroute: 10.0.0.0/8\n":      {"TEST", 11, 50, 90, "it starts with 50"},
 	} {
 		b := irr.NewBuilder(nil)
 		serial, _, err := answer(t, text, false, nil).Update(t.Context(), 10, b)
@@ -189,8 +191,9 @@ func TestV3Refuses(t *testing.T) {
 		"backwards":           {start + "ADD 12\n" + object + "ADD 11\n" + object, "serial 11 follows serial 12", 12},
 		"twice":               {start + "ADD 12\n" + object + "ADD 12\n" + object, "serial 12 follows serial 12", 12},
 		"beyond":              {start + "ADD 21\n" + object, "beyond the announced 20", 10},
-		"no object":           {start + "ADD 11\n\nADD 12\n" + object, "serial 11: the object is missing", 10},
-		"no object at end":    {start + "ADD 11\n\n%END TEST\n", "serial 11: the object is missing", 10},
+		"no object":           {start + "ADD 11\n\nADD 12\n" + object, `serial 11: "ADD 12" stands`, 10},
+		"no object at end":    {start + "ADD 11\n\n%END TEST\n", `serial 11: "%END TEST" stands`, 10},
+		"no end of an object": {start + "ADD 11\n\nroute: 10.0.0.0/8\nDEL 12\n" + object, `serial 11: "DEL 12" stands`, 10},
 		"error in the middle": {start + "ADD 11\n" + object + "%ERROR:500: oh dear\n", "oh dear", 11},
 		"a huge number":       {start + "ADD 99999999999999999999\n" + object, "beyond", 10},
 		"a huge range":        {"%START Version: 3 TEST 11-99999999999999999999\n", "sends serials", 10},

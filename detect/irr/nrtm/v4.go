@@ -368,7 +368,7 @@ func readFile(in io.Reader, kind string, n *notification, version uint64, a *app
 	} else if err != nil {
 		return err
 	}
-	if r.NRTMVersion != 4 || r.Type != kind || !strings.EqualFold(r.Source, n.Source) || r.Session != n.Session || r.Version != version {
+	if r.NRTMVersion != 4 || r.Type != kind || !strings.EqualFold(r.Source, n.Source) || !strings.EqualFold(r.Session, n.Session) || r.Version != version {
 		return fmt.Errorf("its header says nrtm_version %d, type %q, source %q, session %q, version %d", r.NRTMVersion, r.Type, r.Source, r.Session, r.Version)
 	}
 	for i := 0; ; i++ {
