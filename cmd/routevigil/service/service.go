@@ -265,12 +265,10 @@ func (s *Service) health() api.Health {
 			because("The detector is learning what is normal until %s; it raises nothing before.", st.LearnUntil.Time().Format("15:04:05 UTC"))
 		}
 	}
-	if s.vrps != nil && s.vrps.client.Set() == nil {
-		sentence := "Origin validation is unavailable: there is no current data of an RTR cache"
-		if e := s.vrps.client.Status().LastError; e != "" {
-			sentence += "; the last error was: " + e
+	if s.vrps != nil {
+		if sentence := s.vrps.trouble(); sentence != "" {
+			h.Reasons = append(h.Reasons, sentence)
 		}
-		h.Reasons = append(h.Reasons, sentence+".")
 	}
 	fresh := false
 	for _, f := range s.feeds() {
