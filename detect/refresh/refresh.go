@@ -97,8 +97,7 @@ type Source struct {
 	log      *slog.Logger
 
 	kept copyNote      // what is known of the copy; of the web only
-	used []os.FileInfo // the files of this machine that are in use, or were found to be no good
-	bad  error         // why they were found to be no good
+	used []os.FileInfo // the files of this machine that are in use
 
 	mu     sync.Mutex
 	status Status
@@ -251,20 +250,19 @@ func (s *Source) reread(ctx context.Context) error {
 		return err
 	}
 	if same(s.used, now) {
-		if s.bad == nil {
-			s.set(func(st *Status) { st.Checked = time.Now() })
-		}
-		return s.bad
+		s.set(func(st *Status) { st.Checked = time.Now() })
+		return nil
 	}
 	l, err := s.load(ctx, s.location)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	s.used, s.bad = now, err
-	if err == nil {
-		s.loaded(l, "", now[0].ModTime(), time.Now())
+	if err != nil {
+		return err
 	}
-	return err
+	s.used = now
+	s.loaded(l, "", now[0].ModTime(), time.Now())
+	return nil
 }
 
 func stat(paths []string) ([]os.FileInfo, error) {

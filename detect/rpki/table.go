@@ -202,9 +202,38 @@ const maxProviders = 10_000
 // maxAnchors bounds the names of trust anchors in one set; five RIRs have one each.
 const maxAnchors = 1000
 
+// gathered are records in pieces, so that their number can grow without copies of all of them, old and
+// new, in memory at once.
+type gathered struct {
+	pieces [][]record
+	n      int
+}
+
+func (g *gathered) add(r record) {
+	last := len(g.pieces) - 1
+	if last < 0 || len(g.pieces[last]) == cap(g.pieces[last]) {
+		g.pieces = append(g.pieces, make([]record, 0, min(max(g.n, 16), 16<<10)))
+		last++
+	}
+	g.pieces[last] = append(g.pieces[last], r)
+	g.n++
+}
+
+// sorted orders the records and returns them in one piece, which g keeps.
+func (g *gathered) sorted() []record {
+	if len(g.pieces) == 0 {
+		return nil
+	}
+	if len(g.pieces) > 1 {
+		g.pieces = [][]record{slices.Concat(g.pieces...)}
+	}
+	slices.SortFunc(g.pieces[0], compareRecords)
+	return g.pieces[0]
+}
+
 // Builder gathers what becomes a [Set].
 type Builder struct {
-	v4, v6  []record
+	v4, v6  gathered
 	anchors []string
 	aspas   ASPAs
 	built   time.Time
@@ -222,7 +251,7 @@ func (b *Builder) Add(v VRP) error {
 		return fmt.Errorf("prefix %s has bits set beyond its length", p)
 	case int(v.MaxLength) < p.Bits() || int(v.MaxLength) > p.Addr().BitLen():
 		return fmt.Errorf("maxLength %d of %s is outside %d to %d", v.MaxLength, p, p.Bits(), p.Addr().BitLen())
-	case len(b.v4)+len(b.v6) >= MaxVRPs:
+	case b.Len() >= MaxVRPs:
 		return fmt.Errorf("more than %d VRPs", MaxVRPs)
 	}
 	anchor, err := b.anchor(v.TA)
@@ -235,9 +264,9 @@ func (b *Builder) Add(v VRP) error {
 		r.expires = uint32(min(max(v.Expires.Unix(), 1), math.MaxUint32))
 	}
 	if v.Prefix.Addr().Is4() {
-		b.v4 = append(b.v4, r)
+		b.v4.add(r)
 	} else {
-		b.v6 = append(b.v6, r)
+		b.v6.add(r)
 	}
 	return nil
 }
@@ -271,15 +300,15 @@ func (b *Builder) AddASPA(customer uint32, providers []uint32) error {
 }
 
 // Len is the number of VRPs added.
-func (b *Builder) Len() int { return len(b.v4) + len(b.v6) }
+func (b *Builder) Len() int { return b.v4.n + b.v6.n }
 
 // Duplicate returns a VRP that was added twice, by whatever trust anchors.
 func (b *Builder) Duplicate() (VRP, bool) {
-	for _, t := range [...]*[]record{&b.v4, &b.v6} {
-		slices.SortFunc(*t, compareRecords)
-		for i := 1; i < len(*t); i++ {
-			r := &(*t)[i]
-			if !samePayload((*t)[i-1], *r) {
+	for _, t := range [...]*gathered{&b.v4, &b.v6} {
+		records := t.sorted()
+		for i := 1; i < len(records); i++ {
+			r := &records[i]
+			if !samePayload(records[i-1], *r) {
 				continue
 			}
 			v := VRP{Prefix: r.prefix6(), MaxLength: r.most, ASN: r.asn}
@@ -295,9 +324,7 @@ func (b *Builder) Duplicate() (VRP, bool) {
 // Set builds the set, which takes all the builder has: it must not be used any more. from names the
 // source and its version in evidence.
 func (b *Builder) Set(from string) *Set {
-	slices.SortFunc(b.v4, compareRecords)
-	slices.SortFunc(b.v6, compareRecords)
-	s := &Set{v4: newTable(b.v4), v6: newTable(b.v6), anchors: b.anchors, aspas: b.aspas, from: from, built: b.built}
+	s := &Set{v4: newTable(b.v4.sorted()), v6: newTable(b.v6.sorted()), anchors: b.anchors, aspas: b.aspas, from: from, built: b.built}
 	*b = Builder{}
 	return s
 }
@@ -332,7 +359,7 @@ func (s *Set) With(d Delta, from string) (*Set, error) {
 	if n := s.Len() + add.Len(); n > MaxVRPs {
 		return nil, fmt.Errorf("more than %d VRPs", MaxVRPs)
 	}
-	out := &Set{v4: merge(s.v4.records, add.v4, remove.v4), v6: merge(s.v6.records, add.v6, remove.v6),
+	out := &Set{v4: merge(s.v4.records, add.v4.sorted(), remove.v4.sorted()), v6: merge(s.v6.records, add.v6.sorted(), remove.v6.sorted()),
 		anchors: add.anchors, aspas: s.aspas, from: from, built: s.built}
 	if len(d.ASPAs) > 0 {
 		out.aspas = maps.Clone(s.aspas)
@@ -352,10 +379,8 @@ func (s *Set) With(d Delta, from string) (*Set, error) {
 	return out, nil
 }
 
-// merge makes a table of the ordered records of another, without some and with others.
+// merge makes a table of the records of another, without some and with others, all of them ordered.
 func merge(old, add, remove []record) table {
-	slices.SortFunc(add, compareRecords)
-	slices.SortFunc(remove, compareRecords)
 	all := make([]record, 0, len(old)+len(add))
 	for _, r := range old {
 		for len(remove) > 0 && comparePayload(&remove[0], &r) < 0 {

@@ -32,6 +32,8 @@ type keeper struct {
 	current detect.Knowledge
 	file    *rpki.Set // the VRPs of the file, which those of RTR come before
 	rtr     *rpki.Set
+
+	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
 
 // newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
@@ -54,7 +56,7 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		}, log))
 	}
 	add("vrps", f.VRPs, f.SLURM, f.Refresh.VRPs, func(path string) (int, func(*detect.Knowledge), error) {
-		set, err := rpki.ReadFile(path, f.SLURM...)
+		set, err := k.readVRPs(path, f.SLURM)
 		return set.Len(), func(now *detect.Knowledge) {
 			k.file = set
 			now.VRPs = cmp.Or(k.rtr, k.file)
@@ -124,6 +126,27 @@ func (g *whole) readWith(i int, path, home string) (int, func(*detect.Knowledge)
 }
 
 func (k *keeper) close() { k.client.Close() }
+
+// readVRPs holds back what lost more than [rpki.DefaultLimits] allow, until it has been so for an hour.
+func (k *keeper) readVRPs(path string, slurm []string) (*rpki.Set, error) {
+	set, err := rpki.ReadFile(path, slurm...)
+	if err != nil {
+		return nil, err
+	}
+	err = rpki.DefaultLimits().Check(k.file, set)
+	switch now := time.Now(); {
+	case err == nil:
+		k.lossSince = time.Time{}
+	case k.lossSince.IsZero():
+		k.lossSince = now
+	case now.Sub(k.lossSince) >= holdBack:
+		k.lossSince, err = time.Time{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w, until %s", err, k.lossSince.Add(holdBack).UTC().Format("15:04 UTC"))
+	}
+	return set, nil
+}
 
 // useRTR takes the VRPs of RTR caches before those of a file; nil says that they have expired.
 func (k *keeper) useRTR(set *rpki.Set) {

@@ -339,6 +339,11 @@ func (s *Service) health() api.Health {
 			because("The detector is learning what is normal until %s; it raises nothing before.", st.LearnUntil.Time().Format("15:04:05 UTC"))
 		}
 	}
+	if s.vrps != nil {
+		if sentence := s.vrps.trouble(); sentence != "" {
+			h.Reasons = append(h.Reasons, sentence)
+		}
+	}
 	fresh := false
 	for _, f := range s.feeds() {
 		if clock := st.Clock.Time(); f.LastEventTime.After(clock) { // not judged yet, or a false stamp
@@ -353,7 +358,7 @@ func (s *Service) health() api.Health {
 			h.Reasons = append(h.Reasons, feedSentence(f))
 		}
 	}
-	for _, st := range s.reference() {
+	for _, st := range s.keeper.statuses() {
 		if sentence := sourceSentence(st); sentence != "" {
 			h.Reasons = append(h.Reasons, sentence)
 		}

@@ -2,14 +2,20 @@ package service
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -143,4 +149,66 @@ func TestVRPsByRTR(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestVRPsHeldBack follows a cache that loses most of what it had.
+func TestVRPsHeldBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := func(n int) *rpki.Set {
+			var d rpki.Data
+			for i := range n {
+				p := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 8), byte(i)}), 24)
+				d.VRPs = append(d.VRPs, rpki.VRP{Prefix: p, MaxLength: 24, ASN: 1})
+			}
+			return rpki.NewSet(d, fmt.Sprint(n))
+		}
+		l := &liveVRPs{log: slog.New(slog.DiscardHandler), newest: make(chan *rpki.Set, 1), client: rtr.New(nil, nil, nil)}
+		engine := make(chan *rpki.Set, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.follow(ctx, func(s *rpki.Set) { engine <- s }) }()
+		given := func() int {
+			synctest.Wait()
+			select {
+			case s := <-engine:
+				return s.Len()
+			default:
+				return -1 // nothing
+			}
+		}
+		for _, step := range []struct {
+			comes, given int
+			held         bool
+			after        time.Duration
+		}{
+			{5000, 5000, false, 0},
+			{4600, 4600, false, 0},          // operators may do that
+			{10, -1, true, 0},               // but not that
+			{9, -1, true, 30 * time.Minute}, // nor more of it
+			{4700, 4700, false, 0},          // it was a fault
+			{10, -1, true, 30 * time.Minute},
+			{11, -1, true, 29 * time.Minute},
+			{-1, 11, false, 2 * time.Minute}, // it has been so for an hour
+		} {
+			if step.comes >= 0 {
+				l.publish(set(step.comes))
+			}
+			synctest.Wait()
+			time.Sleep(step.after)
+			if got := given(); got != step.given {
+				t.Errorf("%+v: the engine was given %d", step, got)
+			}
+			if held := strings.Contains(l.trouble(), "held back"); held != step.held {
+				t.Errorf("%+v: %q", step, l.trouble())
+			}
+		}
+		l.publish(nil) // expired: that must never wait
+		if got := given(); got != 0 {
+			t.Errorf("%d VRPs after expiry", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
