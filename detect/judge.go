@@ -26,6 +26,7 @@ const (
 	weightStrangers        = 2.0  // nothing known connects the two ASes
 	weightAdjacent         = -3.5 // provider and customer often originate for each other
 	weightSameOrg          = -6.0
+	weightScrubbing        = -2.0 // it announces others' prefixes for a living, but errs too (AS3223, April 2025)
 	weightLargerCover      = -2.0 // the origin also announces a block around it
 	weightForeignCommon    = -1.5 // the covering block is full of others' more-specifics already
 	weightGone             = -1.5 // the usual origin is no longer there: a handover looks like this
@@ -465,6 +466,10 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 			v.ledger.add("rel.adjacent", weightAdjacent, "history", s.baseline(), "AS%d and AS%d are neighbours on paths seen before", asn, u)
 			return
 		}
+	}
+	if name, ok := topology.Scrubbing(asn); ok {
+		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) announces the prefixes of others to clean their traffic", asn, name)
+		return
 	}
 	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
 }
