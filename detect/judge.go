@@ -31,6 +31,7 @@ const (
 	weightAdjacent         = -3.5 // provider and customer often originate for each other
 	weightSameOrg          = -6.0
 	weightRegistered       = -4.0 // the registry gave the prefix and the AS number to one holder
+	weightScrubbing        = -2.0 // it announces others' prefixes for a living, but errs too (AS3223, April 2025)
 	weightLargerCover      = -2.0 // the origin also announces a block around it
 	weightForeignCommon    = -1.5 // the covering block is full of others' more-specifics already
 	weightGone             = -1.5 // the usual origin is no longer there: a handover looks like this
@@ -494,6 +495,10 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 			v.ledger.add("irr.neighbour", weightIRRNeighbour, "irr", s.know.IRR.Source(), "the aut-num of AS%d in %s names AS%d as its provider or customer", u, a.Source, asn)
 			return
 		}
+	}
+	if name, ok := topology.Scrubbing(asn); ok {
+		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) announces the prefixes of others to clean their traffic", asn, name)
+		return
 	}
 	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
 }

@@ -20,6 +20,7 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 	Delegations   *registry.Set
 	IRR           *irr.Database
+	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths
 }
 
 // KnowledgeFiles names the files that hold Knowledge, and what of it the operator says himself. The service also takes an
@@ -30,6 +31,7 @@ type KnowledgeFiles struct {
 	SLURM         []string          `yaml:"slurm" doc:"Local exceptions to vrps and rtr (RFC 8416, also version 2 with ASPAs), applied in order."`
 	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
 	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
+	PeeringDB     string            `yaml:"peeringdb" doc:"A dump of PeeringDB as JSON, plain or gzip, a path or an address: which ASes are one organisation, beside as_org, and which are route servers."`
 	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
@@ -87,5 +89,13 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
 	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)
 	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
+	read(func() error {
+		db, err := topology.ReadPeeringDB(f.PeeringDB)
+		if err != nil {
+			return err
+		}
+		k.Organisations, k.RouteServers = k.Organisations.Or(db.Organisations), db.RouteServers
+		return nil
+	}, f.PeeringDB)
 	return k, errors.Join(errs...)
 }

@@ -23,7 +23,8 @@ const inferredSource = "inferred"
 
 // PathCopy is the paths of an engine's table at one moment.
 type PathCopy struct {
-	trees []treeCopy // by shard
+	trees   []treeCopy // by shard
+	servers []uint32   // ASNs of route servers
 }
 
 type treeCopy struct {
@@ -52,7 +53,7 @@ func (e *Engine) relationships() *topology.Relationships {
 // CopyPaths copies what [PathCopy.Infer] needs: 8 bytes a path node, and two bits.
 func (e *Engine) CopyPaths() *PathCopy {
 	e.flush()
-	c := &PathCopy{}
+	c := &PathCopy{servers: e.known.RouteServers}
 	for _, s := range e.shards {
 		t := treeCopy{asns: make([]uint32, len(s.table.paths.nodes)), parents: make([]nodeID, len(s.table.paths.nodes))}
 		for i := range s.table.paths.nodes {
@@ -97,7 +98,7 @@ func (s *shard) unsuspected() (v4, v6 nodeSet) {
 // Infer works out relationships from the copy. It returns early, with the error of ctx, when that ends
 // while it still collects paths.
 func (c *PathCopy) Infer(ctx context.Context) (topology.Inference, error) {
-	v4, v6 := topology.NewPaths(nil), topology.NewPaths(nil)
+	v4, v6 := topology.NewPaths(c.servers), topology.NewPaths(c.servers)
 	var wire []uint32
 	for _, t := range c.trees {
 		for i := rootCount; i < len(t.asns); i++ {

@@ -357,6 +357,7 @@ func (b *Builder) readLine(line string) error {
 type Organisations struct {
 	of     map[uint32]string
 	source string
+	next   *Organisations // asked where this one does not say that two belong together
 }
 
 // NewOrganisations returns an empty set; source names it in evidence.
@@ -377,11 +378,22 @@ func (o *Organisations) Len() int {
 
 // Same reports whether a and b are known to belong to one organisation, and which.
 func (o *Organisations) Same(a, b uint32) (org string, ok bool) {
-	if o == nil {
-		return "", false
+	for ; o != nil; o = o.next {
+		if org, ok := o.of[a]; ok && org == o.of[b] {
+			return org, true
+		}
 	}
-	oa, ok := o.of[a]
-	return oa, ok && oa == o.of[b]
+	return "", false
+}
+
+// Or returns o and p as one: two ASes belong together where either says so. Either may be nil.
+func (o *Organisations) Or(p *Organisations) *Organisations {
+	if o == nil {
+		return p
+	}
+	joined := *o
+	joined.next = o.next.Or(p)
+	return &joined
 }
 
 // Source names where the set came from.
@@ -389,42 +401,51 @@ func (o *Organisations) Source() string {
 	if o == nil {
 		return ""
 	}
-	return o.source
+	if o.next == nil {
+		return o.source
+	}
+	return o.source + ", " + o.next.Source()
 }
 
 // ReadOrganisations reads CAIDA's as2org file (plain or gzip): of its two tables only the lines after
 // "# format:aut|changed|…" matter, whose first field is the ASN and whose fourth is the organisation.
 func ReadOrganisations(path string) (*Organisations, error) {
-	o := NewOrganisations(path)
-	column := -1
-	err := readLines(path, func(line string) error {
-		if rest, ok := strings.CutPrefix(line, "# format:"); ok {
-			column = -1
-			for i, name := range strings.Split(rest, "|") {
-				if name == "org_id" && strings.HasPrefix(rest, "aut|") {
-					column = i
-				}
-			}
-			return nil
-		}
-		if column < 0 {
-			return nil
-		}
-		f := strings.Split(line, "|")
-		if len(f) <= column {
-			return fmt.Errorf("%q has fewer than %d fields", line, column+1)
-		}
-		a, err := strconv.ParseUint(f[0], 10, 32)
-		if err != nil {
-			return fmt.Errorf("%q is not an AS number", f[0])
-		}
-		o.Set(uint32(a), f[column])
-		return nil
-	})
-	if err != nil {
+	r := organisationsReader{to: NewOrganisations(path), column: -1}
+	if err := readLines(path, r.readLine); err != nil {
 		return nil, fmt.Errorf("AS organisations: %w", err)
 	}
-	return o, nil
+	return r.to, nil
+}
+
+type organisationsReader struct {
+	to     *Organisations
+	column int // of the organisation; -1 outside the table of ASes
+}
+
+func (r *organisationsReader) readLine(line string) error {
+	if rest, ok := strings.CutPrefix(line, "# format:"); ok {
+		r.column = -1
+		if fields := strings.Split(rest, "|"); fields[0] == "aut" {
+			r.column = slices.Index(fields, "org_id")
+		}
+		return nil
+	}
+	if r.column < 0 {
+		return nil
+	}
+	f := strings.Split(line, "|")
+	if len(f) <= r.column {
+		return fmt.Errorf("%q has fewer than %d fields", line, r.column+1)
+	}
+	asn, err := strconv.ParseUint(f[0], 10, 32)
+	if err != nil {
+		return fmt.Errorf("%q is not an AS number", f[0])
+	}
+	if len(r.to.of) >= maxLinks {
+		return fmt.Errorf("more than %d ASes; is this a file of AS organisations?", maxLinks)
+	}
+	r.to.Set(uint32(asn), f[r.column])
+	return nil
 }
 
 // A file of these is some megabytes long; what unpacks to more than maxText is something else.
@@ -434,6 +455,11 @@ const (
 )
 
 func readLines(path string, each func(string) error) error {
+	return open(path, func(in io.Reader) error { return scanLines(in, path, each) })
+}
+
+// open has read read a file, unpacked where it is gzip.
+func open(path string, read func(io.Reader) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -445,9 +471,9 @@ func readLines(path string, each func(string) error) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		return scanLines(z, path, each)
+		return read(z)
 	}
-	return scanLines(in, path, each)
+	return read(in)
 }
 
 // scanLines calls each for every line that is neither empty nor a comment; "# format:" headers are passed on.

@@ -136,6 +136,16 @@ ORG-A|20260101|A|NL|RIPE
 	if _, same := (*Organisations)(nil).Same(1, 1); same {
 		t.Error("no set must know nothing")
 	}
+	other := NewOrganisations("other")
+	other.Set(15169, "ORG-C")
+	other.Set(36040, "ORG-C")
+	for _, both := range []*Organisations{o.Or(other), other.Or(o), o.Or(nil).Or(other)} {
+		org, same := both.Same(16509, 14618)
+		org2, same2 := both.Same(36040, 15169)
+		if !same || !same2 || org != "ORG-A" || org2 != "ORG-C" {
+			t.Errorf("%s: %q, %q", both.Source(), org, org2)
+		}
+	}
 }
 
 func FuzzRead(f *testing.F) {
@@ -271,4 +281,20 @@ func BenchmarkOf(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(rels.Len()), "B/link")
+}
+
+func FuzzReadOrganisations(f *testing.F) {
+	f.Add("# format:aut|changed|aut_name|org_id|opaque_id|source\n16509|20260101|X|ORG-A|o|ARIN\n")
+	f.Add("# format:aut|org_id\n1|2\n# format:org_id|x\n")
+	f.Fuzz(func(t *testing.T, in string) {
+		r := organisationsReader{to: NewOrganisations("fuzz"), column: -1}
+		if scanLines(strings.NewReader(in), "fuzz", r.readLine) != nil {
+			return
+		}
+		for asn, org := range r.to.of {
+			if got, same := r.to.Same(asn, asn); !same || got != org {
+				t.Errorf("AS%d belongs to %q, not to %q", asn, org, got)
+			}
+		}
+	})
 }

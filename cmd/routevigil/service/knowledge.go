@@ -33,6 +33,8 @@ type keeper struct {
 	file    *rpki.Set // the VRPs of the file, which those of RTR come before
 	rtr     *rpki.Set
 
+	organisations, peeringDB *topology.Organisations // of as_org, which comes before PeeringDB
+
 	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
 
@@ -68,7 +70,20 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	})
 	add("as_org", f.Organisations, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
 		o, err := topology.ReadOrganisations(path)
-		return o.Len(), func(now *detect.Knowledge) { now.Organisations = o }, err
+		return o.Len(), func(now *detect.Knowledge) {
+			k.organisations = o
+			now.Organisations = k.organisations.Or(k.peeringDB)
+		}, err
+	})
+	add("peeringdb", f.PeeringDB, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+		db, err := topology.ReadPeeringDB(path)
+		if err != nil {
+			return 0, nil, err
+		}
+		return db.Organisations.Len(), func(now *detect.Knowledge) {
+			k.peeringDB = db.Organisations
+			now.Organisations, now.RouteServers = k.organisations.Or(k.peeringDB), db.RouteServers
+		}, nil
 	})
 	list := func(name string, locations []string, read func(paths []string) (int, func(*detect.Knowledge), error)) {
 		g := whole{paths: make([]string, len(locations)), read: read}
