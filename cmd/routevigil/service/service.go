@@ -128,7 +128,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feeds, Sources: s.reference, Health: s.health, Web: web.Handler(), Version: version,
+		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Sources: s.reference, Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})
 	if err = s.server.Listen(); err != nil {
@@ -310,7 +310,15 @@ func (s *Service) feeds() []ingest.Status {
 	st := make([]ingest.Status, len(s.sources))
 	for i, source := range s.sources {
 		st[i] = source.Status()
-		if s.filler != nil {
+	}
+	return st
+}
+
+// feedsWithGaps may wait for the disk, where feeds does not.
+func (s *Service) feedsWithGaps() []ingest.Status {
+	st := s.feeds()
+	if s.filler != nil {
+		for i := range st {
 			st[i].Gaps = s.filler.Gaps(st[i].Name)
 		}
 	}
