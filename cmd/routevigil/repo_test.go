@@ -111,7 +111,7 @@ var dependencies = map[string][]string{
 	"go.yaml.in/yaml/v3":                  {"cmd/routevigil/config"},
 	"golang.org/x/sys":                    {"ingest/bgpsession"}, // socket options
 	"modernc.org/sqlite":                  {"store/embedded"},
-	"github.com/google/go-cmp":            {"store/storetest"},
+	"github.com/google/go-cmp":            {"store/storetest", "ingest/bgp/gobgptest"},
 	"github.com/osrg/gobgp/v4":            {"ingest/bgp/gobgptest"}, // what tests compare with
 }
 

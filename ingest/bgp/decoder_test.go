@@ -49,6 +49,13 @@ func TestErrorHandling(t *testing.T) {
 		withdrawn = "withdrawn"
 		reset     = "reset"
 	)
+	// What each fault calls for, by RFC 7606 §2; and which faults other tests have.
+	treatments := map[string][]Treatment{announced: {Ignore, DiscardAttribute}, withdrawn: {TreatAsWithdraw}, reset: {ResetSession}}
+	met := map[Fault]bool{
+		FaultAS4Path: true, FaultAS4Aggregator: true, // TestAS4Attributes
+		FaultMarker: true, FaultMessageLength: true, FaultMessageType: true, FaultListLength: true, FaultNLRI: true, FaultNoReachableNLRI: true, // TestMalformedMessages
+		FaultOpen: true, // TestMalformedOpens
+	}
 	for _, row := range []struct {
 		name       string
 		attributes string
@@ -111,7 +118,11 @@ func TestErrorHandling(t *testing.T) {
 		{"the strongest wins", "400101 03" + path + hop + "400601 00", withdrawn, FaultOrigin},
 		{"another family", needed + "800e 0a 0019 46 04 c0000201 00 00", announced, FaultFamily},
 	} {
+		met[row.fault] = true
 		t.Run(row.name, func(t *testing.T) {
+			if row.fault != numFaults && !slices.Contains(treatments[row.want], row.fault.Treatment()) {
+				t.Errorf("fault %v calls for treatment %d", row.fault, row.fault.Treatment())
+			}
 			u, err := new(Decoder).Update(body(t, "", row.attributes, route), Options{})
 			if row.want == reset {
 				e, ok := err.(*Error)
@@ -132,6 +143,35 @@ func TestErrorHandling(t *testing.T) {
 				t.Errorf("faults: %v; want %v", u.Faults, row.fault)
 			}
 		})
+	}
+	for f := range numFaults {
+		if !met[f] {
+			t.Errorf("no row has fault %v", f)
+		}
+	}
+}
+
+func TestMalformedOpens(t *testing.T) {
+	const good = "04 fbf4 005a c0000201"
+	for name, s := range map[string]string{
+		"cut short":                     "04 fbf4 005a c00002",
+		"another version":               "03 fbf4 005a c0000201 00",
+		"parameters overrun":            good + "05 0200",
+		"octets after parameters":       good + "00 0200",
+		"a parameter cut short":         good + "01 02",
+		"a parameter overruns":          good + "02 0205",
+		"a capability cut short":        good + "03 0201 41",
+		"a capability overruns":         good + "04 0202 4104",
+		"long parameters overrun":       good + "ff ff 0009 02 0002 4100",
+		"a long parameter is cut short": good + "ff ff 0002 02 00",
+	} {
+		_, err := ParseOpen(unhex(t, s))
+		if e, ok := err.(*Error); !ok || e.Fault != FaultOpen || e.Fault.Treatment() != ResetSession {
+			t.Errorf("%s: %v; want fault %v", name, err, FaultOpen)
+		}
+	}
+	if o, err := ParseOpen(unhex(t, good+"00")); err != nil || o.ASN != 64500 {
+		t.Errorf("nothing wrong: %+v, %v", o, err)
 	}
 }
 

@@ -81,7 +81,8 @@ func genStatistic(t *rapid.T) Statistic {
 	return s
 }
 
-func genMessage(t *rapid.T) *Message {
+// GenMessage makes a message of any type.
+func GenMessage(t *rapid.T) *Message {
 	m := &Message{Version: rapid.SampledFrom([]uint8{3, 4}).Draw(t, "version"), Type: Type(rapid.Uint8Range(0, 8).Draw(t, "type"))}
 	if m.Type.perPeer() {
 		m.Peer = genPeer(t)
@@ -130,7 +131,7 @@ var compareMessages = cmp.Options{compareNetip, cmpopts.EquateEmpty(), cmp.Trans
 
 func TestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want := genMessage(t)
+		want := GenMessage(t)
 		b, err := Append([]byte("before"), want)
 		if err != nil {
 			t.Fatal(err)

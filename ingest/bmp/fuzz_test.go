@@ -85,6 +85,12 @@ func FuzzSession(f *testing.F) {
 		f.Add(b)
 	}
 	up := encode(f, upMessage(peer4, open(65000), open(64500)))
+	both := bgp.AddPath(bgp.AddPathBoth, bgp.IPv4Unicast)
+	paths := bgp.Options{AddPath: bgp.Families(bgp.IPv4Unicast)}
+	f.Add(bytes.Join([][]byte{ // path identifiers that are missing, and are there again
+		encode(f, upMessage(peer4, open(65000, both), open(64500, both))), encode(f, monitoring(peer4, update(f, bgp.Options{}, nlri("203.0.113.0/24", 0)))),
+		encode(f, monitoring(peer4, update(f, paths, nlri("203.0.113.0/24", 1)))), encode(f, monitoring(peer4, update(f, paths, nlri("203.0.113.0/24", 1)))),
+	}, nil))
 	for _, b := range bgptest.Fuzzed(f) {
 		f.Add(append(bytes.Clone(up), encode(f, monitoring(peer4, b))...))
 	}

@@ -27,11 +27,10 @@ func Options(o bgp.Options) *gobgp.MarshallingOption {
 	return m
 }
 
-// Update decodes an UPDATE message, header included. The error is GoBGP's; where it is one that RFC 7606 lets a
-// session survive, there is an update too.
+// Update decodes an UPDATE message, header included. The error is GoBGP's, also one that a session survives.
 func Update(message []byte, o bgp.Options) (*bgp.Update, error) {
 	m, err := gobgp.ParseBGPMessage(message, Options(o))
-	if m == nil {
+	if err != nil {
 		return nil, err
 	}
 	parsed, ok := m.Body.(*gobgp.BGPUpdate)
@@ -42,10 +41,10 @@ func Update(message []byte, o bgp.Options) (*bgp.Update, error) {
 	u.Withdrawn = routes(u.Withdrawn, parsed.WithdrawnRoutes)
 	u.Announced = routes(u.Announced, parsed.NLRI)
 	u.Classic = len(u.Announced)
-	if e := Attributes(u, parsed.PathAttributes, o); e != nil {
-		return nil, e
+	if err := Attributes(u, parsed.PathAttributes, o); err != nil {
+		return nil, err
 	}
-	return u, err
+	return u, nil
 }
 
 func routes(to []bgp.NLRI, from []gobgp.PathNLRI) []bgp.NLRI {
