@@ -23,9 +23,9 @@ func TestRealKafka(t *testing.T) {
 		}
 		t.Skip("ROUTEVIGIL_TEST_KAFKA does not say where a Kafka broker is")
 	}
-	const topics = 300
+	const topics = 100
 	collector := fmt.Sprintf("test%d", time.Now().UnixNano())
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	defer cancel()
 	client := func(options ...kgo.Opt) *kgo.Client {
 		c, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(address), kgo.RecordPartitioner(kgo.ManualPartitioner())}, options...)...)
