@@ -18,6 +18,7 @@ import (
 	"github.com/routevigil/routevigil/api/web"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/archive"
 	"github.com/routevigil/routevigil/ingest/bgpsession"
@@ -165,7 +166,14 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, s.bus.Publish) })
 	}
 	if s.vrps != nil {
-		feeds.run("VRPs", func() error { return s.vrps.follow(ctx, s.pipeline.questions) })
+		feeds.run("VRPs", func() error {
+			return s.vrps.follow(ctx, func(set *rpki.Set) {
+				select {
+				case s.pipeline.questions <- func(e *detect.Engine) { e.SetVRPs(set) }:
+				case <-ctx.Done():
+				}
+			})
+		})
 	}
 	drained := make(chan error, 1)
 	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))

@@ -87,9 +87,9 @@ func (l *liveVRPs) first(ctx context.Context) *rpki.Set {
 	return nil
 }
 
-// follow gives the engine every later set until ctx ends. One that lost more than [rpki.DefaultLimits]
-// allow is held back.
-func (l *liveVRPs) follow(ctx context.Context, engine chan<- func(*detect.Engine)) error {
+// follow gives every later set to use until ctx ends. One that lost more than [rpki.DefaultLimits] allow is
+// held back.
+func (l *liveVRPs) follow(ctx context.Context, use func(*rpki.Set)) error {
 	var waiting *rpki.Set        // the newest set, held back
 	var believe <-chan time.Time // when it is believed all the same
 	for {
@@ -110,12 +110,7 @@ func (l *liveVRPs) follow(ctx context.Context, engine chan<- func(*detect.Engine
 			return nil
 		}
 		waiting, believe, l.used = nil, nil, s
-		s = l.except(s)
-		select {
-		case engine <- func(e *detect.Engine) { e.SetVRPs(s) }:
-		case <-ctx.Done():
-			return nil
-		}
+		use(l.except(s))
 	}
 }
 
@@ -137,11 +132,16 @@ func (l *liveVRPs) hold(why error) {
 	l.held = why
 }
 
+// heldBack says why the newest set is not in use, nil when it is.
+func (l *liveVRPs) heldBack() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held
+}
+
 // trouble says in a sentence what a person should know, "" when all is well.
 func (l *liveVRPs) trouble() string {
-	l.mu.Lock()
-	held := l.held
-	l.mu.Unlock()
+	held := l.heldBack()
 	switch {
 	case held != nil:
 		return fmt.Sprintf("The RPKI data in use is not the newest: %v.", held)
@@ -201,11 +201,9 @@ func (c *rtrCollector) Collect(ch chan<- prometheus.Metric) {
 		return float64(t.UnixMilli()) / 1e3
 	}
 	held := 0.0
-	c.of.mu.Lock()
-	if c.of.held != nil {
+	if c.of.heldBack() != nil {
 		held = 1
 	}
-	c.of.mu.Unlock()
 	for d, v := range map[*prometheus.Desc]float64{c.vrps: float64(st.VRPs), c.aspas: float64(st.ASPAs), c.serial: float64(st.Serial),
 		c.updated: seconds(st.Updated), c.expires: seconds(st.Expires), c.held: held} {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)

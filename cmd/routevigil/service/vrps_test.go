@@ -17,7 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/rpki/rtr"
@@ -164,16 +163,15 @@ func TestVRPsHeldBack(t *testing.T) {
 			return rpki.NewSet(d, fmt.Sprint(n))
 		}
 		l := &liveVRPs{log: slog.New(slog.DiscardHandler), newest: make(chan *rpki.Set, 1), client: rtr.New(nil, nil, nil)}
-		engine := make(chan func(*detect.Engine))
+		used := make(chan *rpki.Set, 10)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- l.follow(ctx, engine) }()
+		go func() { done <- l.follow(ctx, func(s *rpki.Set) { used <- s }) }()
 		given := func() int {
 			synctest.Wait()
 			select {
-			case <-engine:
-				synctest.Wait()
-				return l.used.Len()
+			case s := <-used:
+				return s.Len()
 			default:
 				return -1 // nothing
 			}
@@ -205,8 +203,8 @@ func TestVRPsHeldBack(t *testing.T) {
 			}
 		}
 		l.publish(nil) // expired: that must never wait
-		if synctest.Wait(); l.used.Len() != 0 {
-			t.Errorf("%d VRPs after expiry", l.used.Len())
+		if got := <-used; got != nil {
+			t.Errorf("%d VRPs after expiry", got.Len())
 		}
 		cancel()
 		if err := <-done; err != nil {
