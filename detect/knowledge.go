@@ -84,7 +84,7 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 		}
 	}
 	errs = append(errs, f.Check())
-	read(func() (err error) { k.VRPs, err = rpki.ReadFile(f.VRPs, f.SLURM...); return err }, f.VRPs)
+	read(func() (err error) { k.VRPs, err = rpki.ReadFile(f.VRPs, f.VRPs, f.SLURM...); return err }, f.VRPs)
 	read(func() (err error) { k.Relationships, err = topology.ReadFile(f.Relationships); return err }, f.Relationships)
 	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
 	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)

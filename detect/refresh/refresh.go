@@ -136,12 +136,12 @@ func New(name, location string, with []string, every time.Duration, web *Fetcher
 	if IsURL(location) {
 		s.web = web
 	}
-	s.status = Status{Name: name, Location: printable(location), State: Missing}
+	s.status = Status{Name: name, Location: Printable(location), State: Missing}
 	return s
 }
 
-// printable is a location without what may be secret in it.
-func printable(location string) string {
+// Printable is a location without what may be secret in it.
+func Printable(location string) string {
 	if !IsURL(location) {
 		return location
 	}

@@ -12,14 +12,15 @@ import (
 	"time"
 )
 
-// ReadFile reads a validator's export, see [Read], and applies the SLURM files in order.
-func ReadFile(path string, slurm ...string) (*Set, error) {
+// ReadFile reads a validator's export, see [Read], and applies the SLURM files in order. from says in evidence where
+// the file came from.
+func ReadFile(path, from string, slurm ...string) (*Set, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("VRPs: %w", err)
 	}
 	defer f.Close()
-	s, err := Read(f, path)
+	s, err := Read(f, from)
 	if err != nil {
 		return nil, fmt.Errorf("VRPs %s: %w", path, err)
 	}
@@ -28,8 +29,8 @@ func ReadFile(path string, slurm ...string) (*Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		path += " with " + file
-		if s, err = x.Apply(s, path); err != nil {
+		from += " with " + file
+		if s, err = x.Apply(s, from); err != nil {
 			return nil, fmt.Errorf("SLURM %s: %w", file, err)
 		}
 	}

@@ -45,47 +45,47 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
 	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
 	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
-	add := func(name, location string, with []string, every time.Duration, read func(path string) (entries int, put func(*detect.Knowledge), err error)) {
+	add := func(name, location string, with []string, every time.Duration, read func(path string) (refresh.Loaded, func(*detect.Knowledge), error)) {
 		if location == "" {
 			return
 		}
 		k.sources = append(k.sources, refresh.New(name, location, with, every, web, func(_ context.Context, path string) (refresh.Loaded, error) {
-			entries, put, err := read(path)
+			loaded, put, err := read(path)
 			if err == nil {
 				k.use(put)
 			}
-			return refresh.Loaded{Entries: entries}, err
+			return loaded, err
 		}, log))
 	}
-	add("vrps", f.VRPs, f.SLURM, f.Refresh.VRPs, func(path string) (int, func(*detect.Knowledge), error) {
-		set, err := k.readVRPs(path, f.SLURM)
-		return set.Len(), func(now *detect.Knowledge) {
+	add("vrps", f.VRPs, f.SLURM, f.Refresh.VRPs, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
+		set, err := k.readVRPs(path, refresh.Printable(f.VRPs), f.SLURM)
+		return refresh.Loaded{Entries: set.Len(), AsOf: set.Built()}, func(now *detect.Knowledge) {
 			k.file = set
 			now.VRPs = cmp.Or(k.rtr, k.file)
 		}, err
 	})
-	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		r, err := topology.ReadFile(path)
-		return r.Len(), func(now *detect.Knowledge) { now.Relationships = r }, err
+		return refresh.Loaded{Entries: r.Len()}, func(now *detect.Knowledge) { now.Relationships = r }, err
 	})
-	add("as_org", f.Organisations, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+	add("as_org", f.Organisations, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		o, err := topology.ReadOrganisations(path)
-		return o.Len(), func(now *detect.Knowledge) {
+		return refresh.Loaded{Entries: o.Len()}, func(now *detect.Knowledge) {
 			k.organisations = o
 			now.Organisations = k.organisations.Or(k.peeringDB)
 		}, err
 	})
-	add("peeringdb", f.PeeringDB, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+	add("peeringdb", f.PeeringDB, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		db, err := topology.ReadPeeringDB(path)
 		if err != nil {
-			return 0, nil, err
+			return refresh.Loaded{}, nil, err
 		}
-		return db.Organisations.Len(), func(now *detect.Knowledge) {
+		return refresh.Loaded{Entries: db.Organisations.Len()}, func(now *detect.Knowledge) {
 			k.peeringDB = db.Organisations
 			now.Organisations, now.RouteServers = k.organisations.Or(k.peeringDB), db.RouteServers
 		}, nil
 	})
-	list := func(name string, locations []string, read func(paths []string) (int, func(*detect.Knowledge), error)) {
+	list := func(name string, locations []string, read func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error)) {
 		g := whole{paths: make([]string, len(locations)), read: read}
 		for i, location := range locations {
 			name := fmt.Sprintf("%s-%d", name, i+1)
@@ -93,19 +93,19 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 			if refresh.IsURL(location) {
 				home = filepath.Join(folder, name)
 			}
-			add(name, location, nil, f.Refresh.Others, func(path string) (int, func(*detect.Knowledge), error) {
+			add(name, location, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
 				return g.readWith(i, path, home)
 			})
 		}
 	}
-	list("delegated", f.Delegated, func(paths []string) (int, func(*detect.Knowledge), error) {
+	list("delegated", f.Delegated, func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		d, err := registry.ReadFiles(paths...)
-		return d.Len(), func(now *detect.Knowledge) { now.Delegations = d }, err
+		return refresh.Loaded{Entries: d.Len()}, func(now *detect.Knowledge) { now.Delegations = d }, err
 	})
-	list("irr", f.IRR.Files, func(paths []string) (int, func(*detect.Knowledge), error) {
+	list("irr", f.IRR.Files, func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		db, err := irr.ReadFiles(paths, f.IRR.Sources)
 		c := db.Counts()
-		return c.Routes + c.Sets + c.AutNums, func(now *detect.Knowledge) { now.IRR = db }, err
+		return refresh.Loaded{Entries: c.Routes + c.Sets + c.AutNums}, func(now *detect.Knowledge) { now.IRR = db }, err
 	})
 	declared, err := f.DeclaredRelationships()
 	k.current.Declared = declared
@@ -124,11 +124,11 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 type whole struct {
 	mu    sync.Mutex
 	paths []string // of those that have been read; "" for the others
-	read  func(paths []string) (int, func(*detect.Knowledge), error)
+	read  func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error)
 }
 
 // readWith reads all that there is, file i from path, which will be found at home afterwards.
-func (g *whole) readWith(i int, path, home string) (int, func(*detect.Knowledge), error) {
+func (g *whole) readWith(i int, path, home string) (refresh.Loaded, func(*detect.Knowledge), error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := slices.Clone(g.paths)
@@ -143,8 +143,8 @@ func (g *whole) readWith(i int, path, home string) (int, func(*detect.Knowledge)
 func (k *keeper) close() { k.client.Close() }
 
 // readVRPs holds back what lost more than [rpki.DefaultLimits] allow, until it has been so for an hour.
-func (k *keeper) readVRPs(path string, slurm []string) (*rpki.Set, error) {
-	set, err := rpki.ReadFile(path, slurm...)
+func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) {
+	set, err := rpki.ReadFile(path, from, slurm...)
 	if err != nil {
 		return nil, err
 	}
