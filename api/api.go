@@ -31,6 +31,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/refresh"
+	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
 )
@@ -117,12 +118,15 @@ type Health struct {
 
 // Dependencies are what the server reads from. Those marked optional may be nil.
 type Dependencies struct {
-	Store      store.Store
-	Table      Table                   // optional: without it /api/v1/prefixes answers 503
-	Feeds      func() []ingest.Status  // optional: without it there are none
-	Sources    func() []refresh.Status // optional: without it there are none
-	Health     func() Health           // called for every status request; must not block
-	Web        http.Handler            // optional: the dashboard; gets every path that is not the API's
+	Store   store.Store
+	Table   Table                   // optional: without it /api/v1/prefixes answers 503
+	Feeds   func() []ingest.Status  // optional: without it there are none
+	Sources func() []refresh.Status // optional: without it there are none
+	// RPKI: optional: the VRPs and ASPAs in use at a time, now where it is zero, and since when; [journal.ErrUnknown]
+	// where nothing was recorded of that time. Without it /api/v1/validate answers 503.
+	RPKI       func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	Health     func() Health // called for every status request; must not block
+	Web        http.Handler  // optional: the dashboard; gets every path that is not the API's
 	Version    string
 	Registerer prometheus.Registerer // optional: where the server's own metrics go
 	Gatherer   prometheus.Gatherer   // optional: what /metrics shows

@@ -86,6 +86,9 @@ func (s *Server) register() {
 			"The prefix is written with its slash, /api/v1/prefixes/192.0.2.0/24, or with %2F. "+
 			"An address without a length stands for the longest announced prefix that contains it, or for its host prefix where nothing does; "+
 			"the prefix of the answer says which.", s.getPrefix)
+	get(s, "/api/v1/validate", "validate-route", "What the RPKI says of a route, now or at a past moment",
+		"Route origin validation (RFC 6811) of a prefix and an origin or, with as_path, of the path's origin, and then also the path itself by ASPA. "+
+			"What was in use is recorded whenever it changes: at answers with what this service knew then.", s.validate)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
 	get(s, "/api/v1/sources", "list-sources", "How fresh is what routes are compared with", "", s.listSources)

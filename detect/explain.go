@@ -38,6 +38,12 @@ type ROV struct {
 	VRPs   []rpki.VRP `json:"vrps"`
 }
 
+// ROVOf validates an origin by a set.
+func ROVOf(s *rpki.Set, p netip.Prefix, origin uint32, hasOrigin bool) ROV {
+	r := s.Validate(p, origin, hasOrigin)
+	return ROV{r.State.String(), r.Reason, append([]rpki.VRP{}, r.VRPs...)}
+}
+
 // IRR is what the routing registries say of the origin, see [irr.Answer].
 type IRR struct {
 	State   string      `json:"state"`   // as incident.Prefix.IRR
@@ -52,6 +58,16 @@ type ASPA struct {
 	Upstream   string     `json:"upstream"`
 	Downstream string     `json:"downstream"`
 	Hops       []rpki.Hop `json:"hops"` // the denied ones that make it Invalid, as far as it is
+}
+
+// ASPAOf verifies a path by a set.
+func ASPAOf(s *rpki.Set, path bgp.ASPath) ASPA {
+	up, down := s.ASPAs().VerifyUpstream(path, 0), s.ASPAs().VerifyDownstream(path, 0)
+	a := ASPA{up.State.String(), down.State.String(), append([]rpki.Hop{}, down.Hops...)}
+	if down.State != rpki.PathInvalid {
+		a.Hops = append(a.Hops, up.Hops...)
+	}
+	return a
 }
 
 // Registry is what IANA and the RIRs say of the prefix and of its origin.
@@ -161,16 +177,10 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 	e.peers.countActive()
 	s.now = max(e.clock, e.history.Now())
 	origin, hasOrigin := path.Origin()
-	r := s.know.VRPs.Validate(p, origin, hasOrigin)
-	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROV{r.State.String(), r.Reason, append([]rpki.VRP{}, r.VRPs...)},
+	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROVOf(s.know.VRPs, p, origin, hasOrigin), ASPA: ASPAOf(s.know.VRPs, path),
 		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	registered := s.know.IRR.Check(p, origin)
 	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
-	up, down := s.know.VRPs.ASPAs().VerifyUpstream(path, 0), s.know.VRPs.ASPAs().VerifyDownstream(path, 0)
-	x.ASPA = ASPA{up.State.String(), down.State.String(), append([]rpki.Hop{}, down.Hops...)}
-	if down.State != rpki.PathInvalid {
-		x.ASPA.Hops = append(x.ASPA.Hops, up.Hops...)
-	}
 	for _, c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}

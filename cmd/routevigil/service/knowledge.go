@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/download"
 )
@@ -26,10 +28,15 @@ import (
 type keeper struct {
 	sources []*refresh.Source
 	client  *download.Client
+	log     *slog.Logger
 	news    chan struct{} // holds a token while the detector does not have what is current
+
+	recording sync.Mutex       // held while what is new is put to use and recorded: one after the other
+	journal   *journal.Journal // of what the RPKI said; nil where nothing is asked of it
 
 	mu      sync.Mutex
 	current detect.Knowledge
+	since   time.Time // since when its VRPs are in use
 	file    *rpki.Set // the VRPs of the file, which those of RTR come before
 	rtr     *rpki.Set
 
@@ -41,7 +48,10 @@ type keeper struct {
 // newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
 // what is on the web. Close must be called, also after an error.
 func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logger) (*keeper, error) {
-	k := &keeper{news: make(chan struct{}, 1)}
+	k := &keeper{news: make(chan struct{}, 1), log: log}
+	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
+		k.openJournal(filepath.Join(folder, "rpki"))
+	}
 	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
 	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
 	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
@@ -140,7 +150,47 @@ func (g *whole) readWith(i int, path, home string) (refresh.Loaded, func(*detect
 	return n, put, err
 }
 
-func (k *keeper) close() { k.client.Close() }
+func (k *keeper) close() {
+	k.client.Close()
+	if k.journal != nil {
+		k.journal.Close()
+	}
+}
+
+// openJournal opens the record of what the RPKI said. One that cannot be used is set aside: the past is lost then, but
+// not what comes.
+func (k *keeper) openJournal(folder string) {
+	var err error
+	if k.journal, err = journal.Open(folder, keepRPKI); err == nil {
+		return
+	}
+	aside := folder + ".damaged"
+	k.log.Error("the record of what the RPKI said cannot be used and is set aside", "folder", folder, "moved_to", aside, "error", err)
+	if err = errors.Join(os.RemoveAll(aside), os.Rename(folder, aside)); err == nil {
+		k.journal, err = journal.Open(folder, keepRPKI)
+	}
+	if err != nil {
+		k.log.Error("what the RPKI says is not recorded", "error", err)
+		k.journal = nil
+	}
+}
+
+// keepRPKI is for how long what the RPKI said is known.
+const keepRPKI = 400 * 24 * time.Hour
+
+// rpkiAt returns the VRPs and ASPAs that were in use at a time, or are now if it is zero, and since when. The error is
+// [journal.ErrUnknown] where nothing was recorded of that time.
+func (k *keeper) rpkiAt(_ context.Context, at time.Time) (*rpki.Set, time.Time, error) {
+	if at.IsZero() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.current.VRPs, k.since, nil
+	}
+	if k.journal == nil {
+		return nil, time.Time{}, journal.ErrUnknown
+	}
+	return k.journal.At(at)
+}
 
 // readVRPs holds back what lost more than [rpki.DefaultLimits] allow, until it has been so for an hour.
 func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) {
@@ -172,9 +222,22 @@ func (k *keeper) useRTR(set *rpki.Set) {
 }
 
 func (k *keeper) use(put func(*detect.Knowledge)) {
+	k.recording.Lock()
+	defer k.recording.Unlock()
+	now := time.Now()
 	k.mu.Lock()
+	before := k.current.VRPs
 	put(&k.current)
+	after := k.current.VRPs
+	if after != before {
+		k.since = now
+	}
 	k.mu.Unlock()
+	if after != before && k.journal != nil {
+		if err := k.journal.Record(now, after); err != nil {
+			k.log.Error("what the RPKI says now is not recorded", "error", err)
+		}
+	}
 	select {
 	case k.news <- struct{}{}:
 	default: // the detector has yet to take what came before

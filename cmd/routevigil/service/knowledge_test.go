@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/refresh"
@@ -74,6 +75,18 @@ func TestVRPsFromTheWeb(t *testing.T) {
 	if s.get("/metrics", &metrics); !strings.Contains(metrics, `routevigil_source_fresh{source="vrps"} 1`) || !strings.Contains(metrics, `routevigil_source_entries{source="vrps"} 1`) {
 		t.Error("the metrics do not say that the VRPs are fresh")
 	}
+	then := time.Now()
+	answer := func(s *running, at time.Time) string {
+		var v api.Validation
+		code := s.get(fmt.Sprintf("/api/v1/validate?prefix=%s&origin=%d&at=%s", victim(0).prefix, attacker(0).asn, at.UTC().Format(time.RFC3339Nano)), &v)
+		return fmt.Sprint(code, " ", v.ROV.State)
+	}
+	if got := answer(s, then); got != "200 valid" {
+		t.Errorf("now: %s", got)
+	}
+	if got := answer(s, then.Add(-time.Hour)); got != "404 " {
+		t.Errorf("before there was anything: %s", got)
+	}
 	stop()
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
@@ -81,4 +94,7 @@ func TestVRPsFromTheWeb(t *testing.T) {
 	up.Store(false)
 	s = start(t, c)
 	eventually(t, known(s))
+	if got := answer(s, then); got != "200 valid" {
+		t.Errorf("of before the restart: %s", got)
+	}
 }
