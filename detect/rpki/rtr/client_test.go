@@ -36,11 +36,14 @@ type call struct {
 
 var errDown = errors.New("nobody listens")
 
-// run plays script against a client of the caches named, and ends both.
-func run(t *testing.T, addresses []string, script func(w *world)) {
+// run plays script against a client of the caches named, of which those in down are not there at first, and ends both.
+func run(t *testing.T, addresses []string, script func(w *world), down ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, calls: make(chan call), down: map[string]bool{}}
+		for _, a := range down {
+			w.down[a] = true
+		}
 		var caches []Cache
 		for _, a := range addresses {
 			caches = append(caches, Cache{Address: a})
@@ -461,8 +464,6 @@ func TestReconnect(t *testing.T) {
 
 func TestFallbackAndReturn(t *testing.T) {
 	run(t, []string{"a", "b", "c"}, func(w *world) {
-		w.setDown("a", true)
-		w.setDown("b", true)
 		p := w.accept("c")
 		p.want(reset(2))
 		p.send(response(2), prefix(2, true, "192.0.2.0/24", 3), end(2, 1))
@@ -494,19 +495,18 @@ func TestFallbackAndReturn(t *testing.T) {
 			t.Errorf("waited %v", time.Since(failed))
 		}
 		w.holds(rpki.ASPAs{}, "192.0.2.0/24 2")
-	})
+	}, "a", "b")
 }
 
 func TestRetriesGrowRarer(t *testing.T) {
 	run(t, []string{"a"}, func(w *world) {
-		w.setDown("a", true)
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
 		// 1+2+4+…+512 s, then every 600 s: about 150 in a day.
 		if n := w.client.Status().Failures; n < 100 || n > 200 {
 			t.Errorf("%d attempts in a day", n)
 		}
-	})
+	}, "a")
 }
 
 // Each cache breaks the protocol once in answer to a query. The client must say so by the right code, hang
