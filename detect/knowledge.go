@@ -75,7 +75,7 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	read := func(load func() error, paths ...string) {
 		for _, path := range paths {
 			if refresh.IsURL(path) {
-				errs = append(errs, fmt.Errorf("%s: is an address, which only the service follows; fetch the file and name that", path))
+				errs = append(errs, fmt.Errorf("%s: is an address, which only the service follows; fetch the file and name that", refresh.Printable(path)))
 				return
 			}
 		}

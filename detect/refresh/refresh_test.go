@@ -73,7 +73,7 @@ type use struct {
 
 var errRubbish = errors.New("line 1 is rubbish")
 
-func (u *use) load(_ context.Context, path string) (Loaded, error) {
+func (u *use) load(path string) (Loaded, error) {
 	b, err := os.ReadFile(path)
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -191,6 +191,13 @@ func TestWeb(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.holds(t, "three", 2)
+
+	// What is wrong is told without what may be secret.
+	w.Close()
+	if err := s.look(t.Context()); err == nil || strings.Contains(err.Error(), "hush") {
+		t.Errorf("error %v of a server that is gone", err)
+	}
+	s.is(t, Fresh, 5, "connection refused")
 }
 
 // A download that was broken off is continued, by whatever process.

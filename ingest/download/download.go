@@ -155,6 +155,9 @@ func (c *Client) Get(ctx context.Context, address string, header http.Header) (*
 		watch.Stop()
 		cause := context.Cause(requestContext)
 		cancel(nil)
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // it tells the whole address, keys in it too; the caller knows which it is
+		}
 		if _, ok := errors.AsType[*redirectError](err); ok {
 			return nil, err
 		}
