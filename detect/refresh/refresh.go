@@ -68,7 +68,7 @@ type Status struct {
 	Location    string    `json:"location" doc:"A path, or an address without its query and password."`
 	State       State     `json:"state" enum:"missing,fresh,stale"`
 	Entries     int       `json:"entries" doc:"How much is in use."`
-	Serial      string    `json:"serial,omitempty" doc:"Which version is in use, as its server or the file itself names it."`
+	Serial      string    `json:"serial,omitempty" doc:"Which version is in use, as its server names it."`
 	AsOf        time.Time `json:"as_of,omitzero" doc:"When what is in use was made, as far as is known."`
 	AgeSeconds  float64   `json:"age_seconds" doc:"Since as_of; 0 while nothing is in use."`
 	Checked     time.Time `json:"checked,omitzero" doc:"When it was last confirmed to be the newest there is."`
@@ -79,12 +79,11 @@ type Status struct {
 // Loaded is what a file was found to hold.
 type Loaded struct {
 	Entries int
-	Serial  string    // empty: that of the server, or the file's time
-	AsOf    time.Time // zero: when the server or the file system says that it was changed
+	AsOf    time.Time // of the data; zero: when the server or the file system says that it was changed
 }
 
 // Load reads a file and, unless it returns an error, puts what it holds to use. It must not keep the path.
-type Load func(ctx context.Context, path string) (Loaded, error)
+type Load func(path string) (Loaded, error)
 
 // Source is one file of reference data. Begin is called first, then Run; Status at any time.
 type Source struct {
@@ -183,7 +182,7 @@ func (s *Source) Begin(ctx context.Context) error {
 		s.kept = copyNote{}
 		return nil
 	}
-	l, err := s.load(ctx, s.copyPath())
+	l, err := s.load(s.copyPath())
 	if err != nil {
 		s.log.Warn("the copy kept from before cannot be used; it is fetched anew", "error", err)
 		s.kept = copyNote{}
@@ -199,7 +198,7 @@ func (s *Source) Run(ctx context.Context) error {
 	const soonest = 15 * time.Second
 	wait := s.every
 	if s.web != nil && s.Status().State != Fresh {
-		wait = 0 // nothing, or a copy of which nobody knows whether it still holds
+		wait = 0 // nothing is in use, or an old copy
 	}
 	for failures := 0; ; {
 		wait -= rand.N(wait/10 + 1) // so that not all ask at once
@@ -230,7 +229,7 @@ func (s *Source) look(ctx context.Context) error {
 	if s.web != nil {
 		err = s.fetch(ctx)
 	} else {
-		err = s.reread(ctx)
+		err = s.reread()
 	}
 	if ctx.Err() == nil {
 		s.set(func(st *Status) {
@@ -244,7 +243,7 @@ func (s *Source) look(ctx context.Context) error {
 }
 
 // reread reads the files of this machine unless they are as they were.
-func (s *Source) reread(ctx context.Context) error {
+func (s *Source) reread() error {
 	now, err := stat(append([]string{s.location}, s.with...))
 	if err != nil {
 		return err
@@ -253,10 +252,7 @@ func (s *Source) reread(ctx context.Context) error {
 		s.set(func(st *Status) { st.Checked = time.Now() })
 		return nil
 	}
-	l, err := s.load(ctx, s.location)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+	l, err := s.load(s.location)
 	if err != nil {
 		return err
 	}
@@ -288,8 +284,8 @@ func (s *Source) fetch(ctx context.Context) error {
 	v, err := s.web.Client.Fetch(ctx, download.File{
 		URL: s.location, Path: s.copyPath(), Replace: true, Have: s.kept.Version,
 		MaxBytes: s.web.MaxBytes, Limit: "knowledge.refresh.max_file_bytes",
-		Check: func(ctx context.Context, path string, _ int64) (err error) {
-			l, err = s.load(ctx, path)
+		Check: func(_ context.Context, path string, _ int64) (err error) {
+			l, err = s.load(path)
 			return err
 		},
 	})
@@ -300,7 +296,7 @@ func (s *Source) fetch(ctx context.Context) error {
 	}
 	if unchanged {
 		v = s.kept.Version
-		l, err = s.load(ctx, s.copyPath())
+		l, err = s.load(s.copyPath())
 	}
 	if err != nil {
 		return err
@@ -337,11 +333,8 @@ func modified(n copyNote) time.Time {
 	return n.Fetched
 }
 
-// loaded notes that other data is in use, of a serial and a time unless it names its own.
+// loaded notes that other data is in use, of a serial, and of a time unless it names its own.
 func (s *Source) loaded(l Loaded, serial string, asOf, checked time.Time) {
-	if l.Serial != "" {
-		serial = l.Serial
-	}
 	if !l.AsOf.IsZero() {
 		asOf = l.AsOf
 	}

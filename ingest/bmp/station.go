@@ -20,12 +20,6 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
 
-// Bounds of the sample of malformed messages that is kept.
-const (
-	maxSamples     = 32
-	maxSampleBytes = 2048
-)
-
 // Sample is a malformed message, kept for inspection.
 type Sample struct {
 	Time   time.Time // of receipt
@@ -58,8 +52,7 @@ type Station struct {
 	ended    totals // of the sessions that ended
 	refused  map[string]uint64
 	status   ingest.Status // but for what Status sums up
-	samples  []Sample      // a ring
-	sampled  int
+	samples  ingest.Samples[Sample]
 }
 
 var _ ingest.Source = (*Station)(nil)
@@ -456,26 +449,17 @@ func (x *connection) deliver(u *ingest.Update) error {
 }
 
 func (s *Station) keep(x *connection, now time.Time, reason string, err error, b []byte) {
-	sample := Sample{now, x.router, reason, err.Error(), bytes.Clone(b[:min(len(b), maxSampleBytes)])}
+	sample := Sample{now, x.router, reason, err.Error(), bytes.Clone(b[:min(len(b), ingest.MaxSampleBytes)])}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.samples) < maxSamples {
-		s.samples = append(s.samples, sample)
-	} else {
-		s.samples[s.sampled%maxSamples] = sample
-	}
-	s.sampled++
+	s.samples.Keep(sample)
 }
 
 // Samples gives the last malformed messages, oldest first.
 func (s *Station) Samples() []Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.samples) < maxSamples {
-		return append([]Sample(nil), s.samples...)
-	}
-	i := s.sampled % maxSamples
-	return append(append([]Sample(nil), s.samples[i:]...), s.samples[:i]...)
+	return s.samples.All()
 }
 
 // Status tells how all sessions are together. A lag is no state of this feed: what a router tells when

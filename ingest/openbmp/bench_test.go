@@ -30,7 +30,7 @@ func hundred(t testing.TB, codec compress.Compression) func() {
 		if err := x.fetched(x.p, 0, &answer); err != nil || x.p.next.Load() != 100 {
 			t.Fatalf("%d is next, %v", x.p.next.Load(), err)
 		}
-		if len(x.s.samples) > 0 {
+		if len(x.s.Samples()) > 0 {
 			t.Fatalf("%+v", x.s.samples)
 		}
 	}

@@ -50,12 +50,6 @@ import (
 	"github.com/routevigil/routevigil/ingest/bmp"
 )
 
-// Bounds of the sample of malformed messages that is kept.
-const (
-	maxSamples     = 32
-	maxSampleBytes = 2048
-)
-
 // Sample is a malformed message, kept for inspection.
 type Sample struct {
 	Time      time.Time // of receipt
@@ -90,8 +84,7 @@ type Source struct {
 	discovered bool
 	kept       map[topicPartition]int64 // offsets of partitions that are not there
 	streams    map[streamKey]*stream
-	samples    []Sample // a ring
-	sampled    int
+	samples    ingest.Samples[Sample]
 }
 
 var _ ingest.Source = (*Source)(nil)
@@ -897,27 +890,18 @@ func reasonOf(err error) string {
 }
 
 func (r *reader) keep(p *partition, offset int64, err error, b []byte) {
-	sample := Sample{time.Now(), p.at.topic, p.at.partition, offset, reasonOf(err), err.Error(), bytes.Clone(b[:min(len(b), maxSampleBytes)])}
+	sample := Sample{time.Now(), p.at.topic, p.at.partition, offset, reasonOf(err), err.Error(), bytes.Clone(b[:min(len(b), ingest.MaxSampleBytes)])}
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.samples) < maxSamples {
-		s.samples = append(s.samples, sample)
-	} else {
-		s.samples[s.sampled%maxSamples] = sample
-	}
-	s.sampled++
+	s.samples.Keep(sample)
 }
 
 // Samples gives the last malformed messages, oldest first.
 func (s *Source) Samples() []Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.samples) < maxSamples {
-		return slices.Clone(s.samples)
-	}
-	i := s.sampled % maxSamples
-	return append(slices.Clone(s.samples[i:]), s.samples[:i]...)
+	return s.samples.All()
 }
 
 // Status tells how the feed is. Its peers are those that were heard of and not told to be down.

@@ -30,12 +30,6 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 )
 
-// Bounds of the sample of malformed messages that is kept.
-const (
-	maxSamples     = 32
-	maxSampleBytes = 2048
-)
-
 // Sample is a malformed message, kept for inspection.
 type Sample struct {
 	Time   time.Time // of receipt
@@ -57,8 +51,7 @@ type Client struct {
 	status  ingest.Status // but for what Status derives
 	newest  time.Time     // the latest stamp of the connection
 	lagging bool
-	samples []Sample // a ring
-	sampled int
+	samples ingest.Samples[Sample]
 
 	messages, updates prometheus.Counter
 	malformed         *prometheus.CounterVec
@@ -194,13 +187,8 @@ func (x *Client) received(now time.Time, text []byte, u *ingest.Update, bad *Mal
 			s.Malformed = map[string]uint64{}
 		}
 		s.Malformed[bad.Reason]++
-		sample := Sample{now, bad.Reason, bad.Detail, bytes.Clone(text[:min(len(text), maxSampleBytes)])}
-		if len(x.samples) < maxSamples {
-			x.samples = append(x.samples, sample)
-		} else {
-			x.samples[x.sampled%maxSamples] = sample
-		}
-		x.sampled++
+		sample := Sample{now, bad.Reason, bad.Detail, bytes.Clone(text[:min(len(text), ingest.MaxSampleBytes)])}
+		x.samples.Keep(sample)
 	}
 	if x.d.complaint != "" {
 		complaint := "the service says: " + x.d.complaint
@@ -293,9 +281,5 @@ func (x *Client) Status() ingest.Status {
 func (x *Client) Samples() []Sample {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.samples) < maxSamples {
-		return append([]Sample(nil), x.samples...)
-	}
-	i := x.sampled % maxSamples
-	return append(append([]Sample(nil), x.samples[i:]...), x.samples[:i]...)
+	return x.samples.All()
 }

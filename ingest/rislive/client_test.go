@@ -319,7 +319,7 @@ func TestClientCountsRubbish(t *testing.T) {
 	const rubbish = 100
 	c := serve(t, func(_ int, conn *websocket.Conn, _ *http.Request) {
 		for i := range rubbish {
-			send(conn, fmt.Sprintf("%d %s", i, strings.Repeat("?", 2*maxSampleBytes)))
+			send(conn, fmt.Sprintf("%d %s", i, strings.Repeat("?", 2*ingest.MaxSampleBytes)))
 		}
 		send(conn, fresh(`"type":"UPDATE","raw":"FF"`))
 		conn.WriteMessage(websocket.BinaryMessage, []byte{0, 1, 2})
@@ -336,13 +336,13 @@ func TestClientCountsRubbish(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 	samples := x.Samples()
-	if len(samples) != maxSamples {
-		t.Fatalf("%d samples, want %d", len(samples), maxSamples)
+	if len(samples) != ingest.MaxSamples {
+		t.Fatalf("%d samples, want %d", len(samples), ingest.MaxSamples)
 	}
-	if first := string(samples[0].Text); !strings.HasPrefix(first, fmt.Sprint(rubbish+2-maxSamples)) || len(first) != maxSampleBytes {
+	if first := string(samples[0].Text); !strings.HasPrefix(first, fmt.Sprint(rubbish+2-ingest.MaxSamples)) || len(first) != ingest.MaxSampleBytes {
 		t.Errorf("the oldest sample begins %.20q and has %d octets", first, len(first))
 	}
-	if last := samples[maxSamples-1]; string(last.Text) != "\x00\x01\x02" || last.Reason != "json" || last.Time.IsZero() {
+	if last := samples[ingest.MaxSamples-1]; string(last.Text) != "\x00\x01\x02" || last.Reason != "json" || last.Time.IsZero() {
 		t.Errorf("the newest sample is %+v", last)
 	}
 }

@@ -59,7 +59,7 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		if location == "" {
 			return
 		}
-		k.sources = append(k.sources, refresh.New(name, location, with, every, web, func(_ context.Context, path string) (refresh.Loaded, error) {
+		k.sources = append(k.sources, refresh.New(name, location, with, every, web, func(path string) (refresh.Loaded, error) {
 			loaded, put, err := read(path)
 			if err == nil {
 				k.use(put)

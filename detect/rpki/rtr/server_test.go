@@ -29,6 +29,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // patience is how long a real server may take on a slow machine.
@@ -99,10 +100,7 @@ func freeAddress(t *testing.T) string {
 func stayrtr(t *testing.T, file string) (plain, secure string, roots *x509.CertPool) {
 	program, err := exec.LookPath("stayrtr")
 	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("stayrtr is not installed")
-		}
-		t.Skip("stayrtr is not installed")
+		bgptest.Missing(t, "stayrtr is not installed")
 	}
 	dir := t.TempDir()
 	cert, roots := certificate(t)
