@@ -118,9 +118,11 @@ type Health struct {
 
 // Dependencies are what the server reads from. Those marked optional may be nil.
 type Dependencies struct {
-	Store   store.Store
-	Table   Table                   // optional: without it /api/v1/prefixes answers 503
-	Feeds   func() []ingest.Status  // optional: without it there are none
+	Store store.Store
+	Table Table                  // optional: without it /api/v1/prefixes answers 503
+	Feeds func() []ingest.Status // optional: without it there are none
+	// Samples: optional: the last malformed messages of a feed, oldest first; false where there is no such feed.
+	Samples func(feed string) ([]ingest.Sample, bool)
 	Sources func() []refresh.Status // optional: without it there are none
 	// RPKI: optional: the VRPs and ASPAs in use at a time, now where it is zero, and since when; [journal.ErrUnknown]
 	// where nothing was recorded of that time. Without it /api/v1/validate answers 503.

@@ -91,6 +91,9 @@ func (s *Server) register() {
 			"What was in use is recorded whenever it changes: at answers with what this service knew then.", s.validate)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
+	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
+		"As they came, to find out what is wrong with a router or with us: at most 32 for each feed, of BGP sessions for each neighbour; the oldest first. "+
+			"They are kept in memory only.", s.listMalformed)
 	get(s, "/api/v1/sources", "list-sources", "How fresh is what routes are compared with", "", s.listSources)
 	get(s, "/api/v1/status", "get-status", "The service as a whole", "", s.getStatus)
 	s.registerStream()
@@ -384,6 +387,22 @@ func (s *Server) listFeeds(context.Context, *struct{}) (page[ingest.Status], err
 	var items []ingest.Status
 	if s.dependencies.Feeds != nil {
 		items = s.dependencies.Feeds()
+	}
+	return paged(items, len(items), nil), nil
+}
+
+type feedInput struct {
+	Feed string `path:"feed" maxLength:"100" doc:"The feed's name." example:"ris-live"`
+}
+
+func (s *Server) listMalformed(_ context.Context, in *feedInput) (page[ingest.Sample], error) {
+	var items []ingest.Sample
+	known := false
+	if s.dependencies.Samples != nil {
+		items, known = s.dependencies.Samples(in.Feed)
+	}
+	if !known {
+		return page[ingest.Sample]{}, problemf(http.StatusNotFound, "There is no feed %q; /api/v1/feeds lists those there are.", in.Feed)
 	}
 	return paged(items, len(items), nil), nil
 }

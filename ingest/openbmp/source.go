@@ -22,7 +22,6 @@
 package openbmp
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -51,17 +50,6 @@ import (
 	"github.com/routevigil/routevigil/ingest/bmp"
 )
 
-// Sample is a malformed message, kept for inspection.
-type Sample struct {
-	Time      time.Time // of receipt
-	Topic     string
-	Partition int32
-	Offset    int64
-	Reason    string
-	Detail    string
-	Octets    []byte // its first 2,048
-}
-
 // Source reads one cluster. Create it with New.
 type Source struct {
 	c         Configuration
@@ -86,7 +74,7 @@ type Source struct {
 	discovered bool
 	kept       map[topicPartition]int64 // offsets of partitions that are not there
 	streams    map[streamKey]*stream
-	samples    ingest.Samples[Sample]
+	samples    ingest.Samples
 }
 
 var _ ingest.Source = (*Source)(nil)
@@ -934,15 +922,16 @@ func reasonOf(err error) string {
 }
 
 func (r *reader) keep(p *partition, offset int64, err error, b []byte) {
-	sample := Sample{time.Now(), p.at.topic, p.at.partition, offset, reasonOf(err), err.Error(), bytes.Clone(b[:min(len(b), ingest.MaxSampleBytes)])}
+	sample := ingest.Sample{Time: time.Now(), From: fmt.Sprintf("offset %d of partition %d of %s", offset, p.at.partition, p.at.topic), Reason: reasonOf(err),
+		Detail: err.Error(), Octets: b}
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.samples.Keep(sample)
 }
 
-// Samples gives the last malformed messages, oldest first.
-func (s *Source) Samples() []Sample {
+// Samples implements [ingest.Source].
+func (s *Source) Samples() []ingest.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.samples.All()

@@ -716,7 +716,7 @@ func TestGarbage(t *testing.T) {
 		t.Errorf("malformed is %v, with %d samples", st.Malformed, len(r.Samples()))
 	}
 	for _, s := range r.Samples() {
-		if s.Topic != topic("bad", 1) || s.Reason == "" || s.Detail == "" {
+		if !strings.HasSuffix(s.From, " of partition 0 of "+topic("bad", 1)) || s.Reason == "" || s.Detail == "" {
 			t.Errorf("a sample is %+v", s)
 		}
 	}

@@ -181,6 +181,7 @@ type feed struct {
 
 func (f *feed) Run(context.Context, ingest.Handler) error { return nil }
 func (f *feed) Status() ingest.Status                     { return ingest.Status{Name: "ris-live", State: f.state} }
+func (f *feed) Samples() []ingest.Sample                  { return nil }
 func (f *feed) Connection() uint64                        { return f.connection }
 
 // bench is a Filler with all that is around it.

@@ -131,7 +131,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Sources: s.reference, RPKI: s.keeper.rpkiAt, Health: s.health, Web: web.Handler(), Version: version,
+		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Samples: s.samples, Sources: s.reference, RPKI: s.keeper.rpkiAt, Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})
 	if err = s.server.Listen(); err != nil {
@@ -317,6 +317,16 @@ func (s *Service) feeds() []ingest.Status {
 		st[i] = source.Status()
 	}
 	return st
+}
+
+// samples are the last malformed messages of a feed.
+func (s *Service) samples(feed string) ([]ingest.Sample, bool) {
+	for _, source := range s.sources {
+		if source.Status().Name == feed {
+			return source.Samples(), true
+		}
+	}
+	return nil, false
 }
 
 // feedsWithGaps may wait for the disk, where feeds does not.
