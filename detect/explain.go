@@ -20,7 +20,7 @@ import (
 // Explanation is the verdict upon one route with its whole ledger, also when nothing is wrong.
 type Explanation struct {
 	Prefix   netip.Prefix `json:"prefix"`
-	ASPath   []uint32     `json:"as_path"`
+	ASPath   []uint32     `json:"as_path"` // without AS_SETs
 	ROV      ROV          `json:"rov"`
 	ASPA     ASPA         `json:"aspa"`
 	Registry Registry     `json:"registry"`
@@ -183,12 +183,12 @@ type PathLink struct {
 	SeenBefore bool    `json:"seen_before"` // on paths that were learned as normal
 }
 
-// pathLinks returns what is known of the links of a path as announced.
-func (s *shard) pathLinks(p netip.Prefix, wire []uint32) []PathLink {
+// pathLinks returns what is known of the links of a path as announced. Who stands beside an AS_SET is nobody's neighbour.
+func (s *shard) pathLinks(p netip.Prefix, id nodeID) []PathLink {
 	links := []PathLink{}
-	for i := 1; i < len(wire); i++ {
-		a, b := wire[i-1], wire[i]
-		if a == b {
+	for nodes := s.table.paths.nodes; id >= rootCount; id = nodes[id].parent {
+		a, b := nodes[id].asn, nodes[nodes[id].parent].asn
+		if a == b || a == 0 || b == 0 {
 			continue
 		}
 		l := s.know.Relationships.Link(a, b)
@@ -252,7 +252,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
-	x.Relationships = s.pathLinks(p, x.ASPath)
+	x.Relationships = s.pathLinks(p, node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
 		return x
