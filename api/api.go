@@ -33,6 +33,7 @@ import (
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 )
 
@@ -126,7 +127,10 @@ type Dependencies struct {
 	Sources func() []refresh.Status // optional: without it there are none
 	// RPKI: optional: the VRPs and ASPAs in use at a time, now where it is zero, and since when; [journal.ErrUnknown]
 	// where nothing was recorded of that time. Without it /api/v1/validate answers 503.
-	RPKI       func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	RPKI func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	// Explain: optional: judges a route by what the detector knows now; [ErrRecovering] while it cannot be asked. Without
+	// it /api/v1/explain answers 503.
+	Explain    func(ctx context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error)
 	Health     func() Health // called for every status request; must not block
 	Web        http.Handler  // optional: the dashboard; gets every path that is not the API's
 	Version    string

@@ -1,17 +1,22 @@
 package api
 
 import (
+	"context"
 	"encoding"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
+	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 )
 
@@ -78,14 +83,22 @@ func FuzzParameters(f *testing.F) {
 // FuzzRequest: whatever the URL, the answer is a page or a problem, never a failure of ours.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{"/api/v1/incidents?asn=AS1&kind=a,b&limit=3", "/api/v1/updates?prefix=10.0.0.0/8&match=covered&cursor=dQcD",
-		"/api/v1/prefixes/2001:db8::%2F32", "/api/v1/incidents/%00/events?after=1", "/api/v1/prefixes/..%2f..", "/api/v1/incidents?from=%ff&to=;", "//x"} {
+		"/api/v1/prefixes/2001:db8::%2F32", "/api/v1/incidents/%00/events?after=1", "/api/v1/prefixes/..%2f..", "/api/v1/incidents?from=%ff&to=;", "//x",
+		"/api/v1/explain?prefix=192.0.2.0/24&as_path=3333+0+{1,2}+AS64500", "/api/v1/explain?prefix=::&as_path={}",
+		"/api/v1/validate?prefix=192.0.2.0/24&origin=1"} {
 		f.Add(seed)
 	}
 	st := openStore(f)
 	if err := st.CommitEvents(f.Context(), []incident.Event{event(1, "inc_a")}, nil); err != nil {
 		f.Fatal(err)
 	}
-	h := New(DefaultConfiguration(), Dependencies{Store: st, Table: &service{}, Health: func() Health { return Health{Ready: true} }}).handler()
+	engine := detect.New(detect.DefaultConfiguration(), detect.Knowledge{}, func(incident.Event) {})
+	engine.FinishBaseline()
+	h := New(DefaultConfiguration(), Dependencies{Store: st, Table: &service{}, Health: func() Health { return Health{Ready: true} },
+		RPKI: func(context.Context, time.Time) (*rpki.Set, time.Time, error) { return nil, time.Time{}, nil },
+		Explain: func(_ context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error) {
+			return engine.Explain(p, path), nil
+		}}).handler()
 	f.Fuzz(func(t *testing.T, target string) {
 		u, err := url.Parse(target)
 		if err != nil || u.Path == "/api/v1/stream" {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
@@ -86,6 +87,9 @@ func (s *Server) register() {
 			"The prefix is written with its slash, /api/v1/prefixes/192.0.2.0/24, or with %2F. "+
 			"An address without a length stands for the longest announced prefix that contains it, or for its host prefix where nothing does; "+
 			"the prefix of the answer says which.", s.getPrefix)
+	get(s, "/api/v1/explain", "explain-route", "The verdict upon a route with its whole ledger, also when nothing is wrong",
+		"As if several peers had just announced it to the running detector, which it leaves as it was: why there is an incident, or why there is none. "+
+			"While the detector learns what is normal there is no verdict, and explanation says so.", s.explain)
 	get(s, "/api/v1/validate", "validate-route", "What the RPKI says of a route, now or at a past moment",
 		"Route origin validation (RFC 6811) of a prefix and an origin or, with as_path, of the path's origin, and then also the path itself by ASPA. "+
 			"What was in use is recorded whenever it changes: at answers with what this service knew then.", s.validate)
@@ -146,6 +150,8 @@ func schemaName(t reflect.Type, hint string) string {
 		return "PageSource"
 	case reflect.TypeFor[incident.Prefix]():
 		return "IncidentPrefix"
+	case reflect.TypeFor[irr.Route]():
+		return "RouteObject"
 	}
 	return huma.DefaultSchemaNamer(t, hint)
 }
@@ -514,12 +520,19 @@ func describe(r huma.Registry) {
 		r.Map()[schema].Properties[property].Enum = values
 	}
 	enum("Incident", "kind", anys(incident.Kinds)...)
+	enum("Explanation", "kind", append(anys(incident.Kinds), nil)...)
 	enum("Incident", "severity", anys(incident.Severities)...)
 	enum("Incident", "status", incident.Open, incident.Ended)
 	enum("Event", "change", anys(changes)...)
 	enum("Delivery", "state", store.Pending, store.Delivered, store.Expired)
 	enum("Route", "type", store.Announce, store.Withdraw, store.RIB, store.PeerUp, store.PeerDown)
 	enum("Feed", "state", ingest.Connecting, ingest.Connected, ingest.Stalled, ingest.Lagging, ingest.Done)
+	for schema, properties := range map[string][]string{"Explanation": {"leak"}, "Registry": {"prefix", "origin"}} {
+		for _, p := range properties {
+			of := r.Map()[schema].Properties
+			of[p] = &huma.Schema{OneOf: []*huma.Schema{of[p], {Type: "null"}}}
+		}
+	}
 	for _, schema := range r.Map() {
 		widen(schema)
 	}

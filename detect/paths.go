@@ -102,6 +102,14 @@ func (t *pathTree) child(parent nodeID, asn uint32) nodeID {
 	return id
 }
 
+// cut forgets the nodes from n on, the last that were made; nothing may refer to them.
+func (t *pathTree) cut(n int) {
+	for _, last := range t.nodes[n:] {
+		delete(t.children, uint64(last.parent)<<32|uint64(last.asn))
+	}
+	t.nodes = t.nodes[:n]
+}
+
 // grow derives the node of asn upon parent.
 func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	p := &t.nodes[parent]
