@@ -29,7 +29,6 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	data := flags.String("data", "../shared/data", "folder of the real data; without it only what is in this repository is played")
 	asJSON := flags.Bool("json", false, "write JSON")
-	fit := flags.Bool("fit", false, "fit the weights of the rules to the tuning half, and show what that does to the judging half")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -40,9 +39,6 @@ func run(args []string, stdout, stderr io.Writer) error {
 	results, err := play(sources)
 	if err != nil {
 		return err
-	}
-	if *fit {
-		return scorecard.Fit(results).Write(stdout)
 	}
 	card := scorecard.Tally(results)
 	if *asJSON {

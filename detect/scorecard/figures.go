@@ -149,7 +149,7 @@ func Tally(rs []Result) *Card {
 	for _, half := range []Half{Both, Tuning, Judging} {
 		c.Calibration = append(c.Calibration, calibrate(rs, half))
 	}
-	c.Thresholds = thresholds(c.Groups, c.Kinds)
+	c.Thresholds = thresholds(c.Groups)
 	for _, r := range rs {
 		line := func(format string, args ...any) Line {
 			return Line{r.Group, r.Name, halfOf(r.Judging), fmt.Sprintf(format, args...)}
@@ -263,9 +263,9 @@ func add(n *int, also bool) {
 type Calibration struct {
 	Half        Half    `json:"half"`
 	Accusations int     `json:"accusations"`
-	Brier       float64 `json:"brier"` // the mean squared difference of confidence and truth: 0 is perfect, always saying the share of the true is BrierOfShare
-	OfShare     float64 `json:"brier_of_share"`
-	RaisedBrier float64 `json:"brier_raised"` // of incidents alone
+	Brier       float64 `json:"brier"`          // the mean squared difference of confidence and truth: 0 is perfect
+	OfShare     float64 `json:"brier_of_share"` // what always saying the share of the true would have
+	RaisedBrier float64 `json:"brier_raised"`   // of incidents alone
 	Bins        [10]Bin `json:"bins"`
 }
 
@@ -315,7 +315,6 @@ const (
 	RealEvents = "real events"
 	Scenarios  = "scenarios"
 	Quiet      = "quiet files"
-	Simulated  = "simulated"
 )
 
 // Threshold is a figure to reach.
@@ -330,7 +329,7 @@ type Threshold struct {
 
 // thresholds checks what the detector is meant to reach, on the groups that were played. What cannot be told, because nothing was
 // there to find, is left out.
-func thresholds(gs, kinds []Figures) []Threshold {
+func thresholds(gs []Figures) []Threshold {
 	var ts []Threshold
 	check := func(group, figure string, want float64, atMost bool, have float64) {
 		if !math.IsNaN(have) {
@@ -350,9 +349,6 @@ func thresholds(gs, kinds []Figures) []Threshold {
 				check(name, "right kind", 0.80, false, share(f.RightKind, seen))
 				check(name, "right offender", 0.85, false, share(f.RightOffender, seen))
 			}
-		case Simulated:
-			check(name, "recall at severity medium and above", 0.98, false, f.RecallMedium())
-			check(name, "precision at severity medium and above", 0.98, false, f.PrecisionMedium())
 		case Quiet:
 			if f.Half == Both {
 				check(name, "false alarms at severity high and above", 0, true, float64(f.FalseHigh))
@@ -361,11 +357,6 @@ func thresholds(gs, kinds []Figures) []Threshold {
 		}
 		if f.Half == Both && f.Found > 0 {
 			check(name, "delay after enough peers, 95 of 100, seconds", 1, true, f.SinceEnough.P95)
-		}
-	}
-	for _, f := range kinds {
-		if f.Group == Simulated && f.Kind == incident.RouteLeak {
-			check(f.Group, "recall of leaks of types 1 to 4", 0.90, false, f.Recall())
 		}
 	}
 	return ts

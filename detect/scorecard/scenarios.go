@@ -149,4 +149,3 @@ func knowledgeOf(sc *scenario.Scenario) detect.Knowledge {
 	}
 	return k
 }
-
