@@ -58,6 +58,10 @@ type event struct {
 // Only the event's own prefixes are there, and nothing else is known: no VRPs, relationships or organisations of those
 // days are to hand.
 //
+// What the labels call the first offending update is the first on which the offender stands at all. Of two kinds the routes
+// themselves show the moment, and that counts: of a mistyped prepend, which may stand in the table already, and of a mistyped
+// ASN, whose AS may have passed the right routes on before.
+//
 // The labels name as offender of a mistyped prepend the AS whose number stands at the origin. The contract, and so the
 // detector, blames whoever typed it, which is the labels' victim: the two are exchanged.
 func Events(dir string) ([]Source, error) {
@@ -83,12 +87,34 @@ func Events(dir string) ([]Source, error) {
 		files := filepath.Join(dir, ev.ID)
 		list = append(list, Source{Group: RealEvents, Name: ev.ID, Judging: InJudging(fmt.Sprint(l.Offenders, l.Victims)), Load: func() (*Case, error) {
 			c := &Case{Name: ev.ID, RIB: read(files + ".rib.mrt.gz"), Updates: read(files + ".updates.mrt.gz"), Labels: []Label{l}}
+			if l.Kind == incident.Prepend || l.Kind == incident.TypoASN {
+				start, err := began(&l, c)
+				if err != nil {
+					return nil, err
+				}
+				c.Labels[0].Start = start
+			}
 			end, err := lastOf(c.Updates)
 			c.Labels[0].End = end // when it was over is not labelled; the files end when the event does
 			return c, err
 		}})
 	}
 	return list, nil
+}
+
+// began is the time of the first route, in the table or after it, that shows what is labelled.
+func began(l *Label, c *Case) (ingest.Time, error) {
+	for _, routes := range []iter.Seq2[*ingest.Update, error]{c.RIB, c.Updates} {
+		for u, err := range routes {
+			if err != nil {
+				return 0, err
+			}
+			if len(u.Announced) > 0 && l.told(u.Attrs.ASPath) {
+				return u.Time, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("%s: no route shows what is labelled", c.Name)
 }
 
 // read yields what files hold, each time from the start. Damaged records are passed over.

@@ -157,7 +157,7 @@ func Tally(rs []Result) *Card {
 		for _, l := range r.Labels {
 			what := fmt.Sprintf("%s by %v", l.Kind, l.Offenders)
 			switch {
-			case l.Benign != "":
+			case !l.asked():
 			case !l.Seen && !l.Found:
 				c.Misses = append(c.Misses, line("%s: too few peers saw it", what))
 			case !l.Found:
@@ -196,7 +196,7 @@ func kinds(rs []Result) []incident.Kind {
 	have := map[incident.Kind]bool{}
 	for _, r := range rs {
 		for _, l := range r.Labels {
-			if l.Benign == "" {
+			if l.asked() {
 				have[l.Kind] = true
 			}
 		}
@@ -216,7 +216,7 @@ func figures(rs []Result, group string, kind incident.Kind, half Half) Figures {
 		f.Cases++
 		f.Updates += r.Updates
 		for _, l := range r.Labels {
-			if l.Benign != "" || kind != "" && l.Kind != kind {
+			if !l.asked() || kind != "" && l.Kind != kind {
 				continue
 			}
 			f.Labels++

@@ -69,14 +69,14 @@ func TestFloorOfRealEvents(t *testing.T) {
 	if f.Labels != 37 {
 		t.Fatalf("%d real events are labelled, not 37", f.Labels)
 	}
-	if f.Found < 31 {
-		t.Errorf("%d of 37 are found: at least 31 were", f.Found)
+	if f.Found < 33 {
+		t.Errorf("%d of 37 are found: at least 33 were", f.Found)
 	}
 	if f.CalledAttack > 3 { // a prefix one digit off, without any register at hand that tells whose it is
 		t.Errorf("%d mistakes are called attacks: at most 3 were", f.CalledAttack)
 	}
-	if f.FalseMedium > 1 {
-		t.Errorf("%d false alarms at severity medium and above: at most 1 was", f.FalseMedium)
+	if f.False > 0 {
+		t.Errorf("%d incidents are no part of any event: none was", f.False)
 	}
 }
 
@@ -91,14 +91,23 @@ func TestQuietFilesWakeNobody(t *testing.T) {
 	sources, err := QuietCases(shared + "/mrt")
 	rs := runAll(t, sources, err)
 	defer explain(t, rs)
-	updates := 0
+	updates, medium := 0, 0
 	for _, r := range rs {
 		updates += r.Updates
 		for _, a := range r.Alarms {
 			if a.False && a.PeakSeverity.Rank() >= incident.High.Rank() {
 				t.Errorf("%s: %s, %s: %s", r.Name, a.Kind, a.PeakSeverity, a.Title)
 			}
+			if a.False && a.PeakSeverity == incident.Medium {
+				medium++
+			}
+			if (a.Kind == incident.PrivateASNLeak || a.Kind == incident.BogonASN || a.Kind == incident.BogonPrefix) && a.False {
+				t.Errorf("%s: %s by %v: no route shows it", r.Name, a.Title, a.Offenders)
+			}
 		}
+	}
+	if medium > 2 { // one network stood in for another, and two are of one organisation, which nothing at hand says
+		t.Errorf("%d false alarms at severity medium: at most 2 were", medium)
 	}
 	if updates < 900_000 {
 		t.Errorf("only %d updates were played", updates)

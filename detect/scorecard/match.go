@@ -24,6 +24,8 @@ const Grace = time.Minute
 //     best of them: the one with the right kind and offender, then kind, then offender, then the earliest.
 //   - An incident that no label explains, or only a benign one, is a false alarm. A benign label that has a kind speaks of
 //     incidents of that kind alone, and comes before labels that the incident does not fit in kind and offender.
+//   - A label with a proof explains only incidents of its kind that name its offender and no prefix but its own. It is not asked for,
+//     and so neither found nor missed.
 //   - An incident that is explained but is the best of no label is a duplicate, and counts neither for precision nor against it.
 //   - A label that fewer independent peers could see than must agree cannot be found; it is counted, but not in recall.
 type Result struct {
@@ -81,10 +83,13 @@ func (j *Judgment) claim() claim {
 }
 
 func (l *Label) explains(c claim) bool {
-	if !slices.ContainsFunc(c.times, func(t ingest.Time) bool { return t >= l.Start && t <= l.End.Add(Grace) }) {
+	if (l.Benign != "" && l.Kind != "" || l.Proof != "") && l.Kind != c.kind {
 		return false
 	}
-	if l.Benign != "" && l.Kind != "" && l.Kind != c.kind {
+	if l.Proof != "" && (!l.rightOffender(c) || slices.ContainsFunc(c.prefixes, func(p netip.Prefix) bool { return !slices.Contains(l.Prefixes, p) })) {
+		return false
+	}
+	if !slices.ContainsFunc(c.times, func(t ingest.Time) bool { return t >= l.Start && t <= l.End.Add(Grace) }) {
 		return false
 	}
 	if len(c.offenders) > 0 && slices.Contains(l.Victims, c.offenders[0]) && !slices.Contains(l.Offenders, c.offenders[0]) && !mistake(l.Kind) {
@@ -119,11 +124,11 @@ func (l *Label) fit(c claim) int {
 func explanation(labels []Label, c claim) int {
 	rank := func(l *Label) int {
 		switch fit := l.fit(c); {
-		case l.Benign == "" && fit == 3:
+		case l.Proof != "", l.asked() && fit == 3:
 			return 3
 		case l.Benign != "" && l.Kind != "":
 			return 2
-		case l.Benign == "":
+		case l.asked():
 			return 1
 		}
 		return 0
@@ -167,14 +172,14 @@ func Score(p *Played) Result {
 	for i := range labels {
 		l := &labels[i]
 		r.Labels[i] = LabelResult{Label: *l, Seen: l.Kind == incident.ROAChange || p.Witnessed[i].Peers >= p.Enough}
-		if l.Benign != "" {
+		if !l.asked() {
 			continue
 		}
 		b := -1
 		for n := range p.Alarms {
 			a := &p.Alarms[n]
 			c := a.claim()
-			if !l.explains(c) || benign(labels, c) {
+			if !l.explains(c) || answered(labels, c) {
 				continue
 			}
 			r.Labels[i].CalledAttack = r.Labels[i].CalledAttack || mistake(l.Kind) && attack(a.Kind)
@@ -194,6 +199,7 @@ func Score(p *Played) Result {
 			a.False = true
 		case labels[i].Benign != "":
 			a.False, a.Benign = true, labels[i].Benign
+		case labels[i].Proof != "": // and nothing else was asked for
 		default:
 			a.Duplicate = !best[n]
 		}
@@ -206,9 +212,10 @@ func Score(p *Played) Result {
 	return r
 }
 
-func benign(labels []Label, c claim) bool {
+// answered reports claims that a label explains which nobody is asked to find.
+func answered(labels []Label, c claim) bool {
 	i := explanation(labels, c)
-	return i >= 0 && labels[i].Benign != ""
+	return i >= 0 && !labels[i].asked()
 }
 
 // opened is when an alarm first opened within a label's time.

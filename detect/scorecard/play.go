@@ -71,6 +71,9 @@ func Play(c *Case, cfg detect.Configuration) (*Played, error) {
 	p := &player{out: &Played{Case: c, Witnessed: make([]Witnessed, len(c.Labels)), Enough: cfg.MinPeers}, alarms: map[string]int{},
 		judged: map[accusation]*Judgment{}, byPrefix: map[netip.Prefix][]int{}, seen: make([]map[uint32]bool, len(c.Labels)), heard: map[uint32]bool{}}
 	for i, l := range c.Labels {
+		if !l.asked() {
+			continue
+		}
 		p.seen[i] = map[uint32]bool{}
 		for _, x := range l.Prefixes {
 			p.byPrefix[x] = append(p.byPrefix[x], i)
@@ -203,15 +206,21 @@ func (p *player) witness(u *ingest.Update) {
 	for _, n := range u.Withdrawn {
 		tell(n, func(l *Label) bool { return len(l.Offenders) == 0 })
 	}
-	origin, _ := u.Attrs.ASPath.Origin()
 	for _, n := range u.Announced {
-		tell(n, func(l *Label) bool {
-			if l.Kind == incident.Prepend && !slices.Contains(l.Victims, origin) {
-				return false
-			}
-			return slices.ContainsFunc(u.Attrs.ASPath, func(s bgp.Segment) bool {
-				return slices.ContainsFunc(l.Offenders, func(o uint32) bool { return slices.Contains(s.ASNs, o) })
-			})
-		})
+		tell(n, func(l *Label) bool { return l.told(u.Attrs.ASPath) })
 	}
+}
+
+// told reports paths that may be of what a label names: an offender stands on them, where the kind demands it in its place.
+func (l *Label) told(path bgp.ASPath) bool {
+	origin, _ := path.Origin()
+	switch {
+	case l.Kind == incident.Prepend && !slices.Contains(l.Victims, origin):
+		return false
+	case l.Kind == incident.TypoASN:
+		return slices.Contains(l.Offenders, origin)
+	}
+	return slices.ContainsFunc(path, func(s bgp.Segment) bool {
+		return slices.ContainsFunc(l.Offenders, func(o uint32) bool { return slices.Contains(s.ASNs, o) })
+	})
 }

@@ -1,6 +1,7 @@
 package scorecard
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -8,7 +9,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 )
 
-// quietFile is real updates in which nothing is known to have happened.
+// quietFile is real updates in which nothing is known to have happened but what the updates prove: see truths.
 type quietFile struct {
 	name   string
 	rib    string        // what stood before; empty: the beginning of the file teaches what is normal
@@ -42,6 +43,10 @@ func QuietCases(dir string) ([]Source, error) {
 			c := &Case{Name: f.name, Updates: read(path)}
 			if f.rib != "" {
 				c.RIB = read(filepath.Join(dir, f.rib))
+			}
+			var err error
+			if c.Labels, err = truths(f.name, c.Updates); err != nil {
+				return nil, fmt.Errorf("%s: %w", path, err)
 			}
 			return c, nil
 		}, Configure: func(c *detect.Configuration) {
