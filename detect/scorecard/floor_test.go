@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,15 +41,35 @@ func explain(t *testing.T, rs []Result) {
 	}
 }
 
-// Scenarios are written so that everything in them can be found: each one that is not is named here, with the reason.
+// notYet are the scenarios and kinds that the detector does not find, or not as what they are, with the reason. A scenario says
+// what is true: it is not to be changed for this.
+var notYet = map[string]map[incident.Kind]string{
+	"opin-kerfi-2013":    {incident.ReoriginationLeak: "told as one hijack for each victim"},
+	"vodafone-idea-2021": {incident.ReoriginationLeak: "told as one hijack for each victim"},
+	"level3-2017":        {incident.InternalSpecifics: "no rule sees a burst of more-specifics; told as RPKI Invalid"},
+	"tata-1111-2025":     {incident.VisibilityLoss: "no rule sees a prefix vanish"},
+}
+
 func TestFloorOfScenarios(t *testing.T) {
 	sources, err := ScenarioCases()
 	rs := runAll(t, sources, err)
 	defer explain(t, rs)
+	if len(rs) < 25 {
+		t.Errorf("%d scenarios", len(rs))
+	}
 	for _, r := range rs {
 		for _, l := range r.Labels {
-			if l.Benign == "" && (!l.Seen || !l.Found || !l.RightKind || !l.RightOffender) {
-				t.Errorf("%s: %s by %v: seen %t, found %t, of the right kind %t and offender %t", r.Name, l.Kind, l.Offenders, l.Seen, l.Found, l.RightKind, l.RightOffender)
+			if !slices.Contains(incident.Kinds, l.Kind) {
+				t.Errorf("%s: there is no kind %q", r.Name, l.Kind)
+			}
+			if !l.asked() {
+				continue
+			}
+			if !l.Seen {
+				t.Errorf("%s: %s: too few peers see it, so that nothing can come of it", r.Name, l.Kind)
+			}
+			if notYet[r.Name][l.Kind] == "" && (!l.Found || !l.RightKind || !l.RightOffender) {
+				t.Errorf("%s: %s by %v: found %t, of the right kind %t and offender %t", r.Name, l.Kind, l.Offenders, l.Found, l.RightKind, l.RightOffender)
 			}
 		}
 		for _, a := range r.Alarms {

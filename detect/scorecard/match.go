@@ -21,7 +21,8 @@ const Grace = time.Minute
 //     victim is an AS that looks guilty.
 //   - A label is found if it explains an incident. It is of the right kind if such an incident has the label's kind, and no other,
 //     and names the right offender if the first offender of such an incident is one of the label's. Both are asked of the
-//     best of them: the one with the right kind and offender, then kind, then offender, then the earliest.
+//     best of them: the one with the right kind and offender, then kind, then offender, then with the most prefixes, then the
+//     earliest.
 //   - An incident that no label explains, or only a benign one, is a false alarm. A benign label that has a kind speaks of
 //     incidents of that kind alone, and comes before labels that the incident does not fit in kind and offender.
 //   - A label with a proof explains only incidents of its kind that name its offender and no prefix but its own. It is not asked for,
@@ -98,7 +99,16 @@ func (l *Label) explains(c claim) bool {
 	if slices.ContainsFunc(c.offenders, func(o uint32) bool { return slices.Contains(l.Offenders, o) }) {
 		return true
 	}
-	return slices.ContainsFunc(c.prefixes, func(p netip.Prefix) bool { return slices.ContainsFunc(l.Prefixes, p.Overlaps) })
+	return l.touched(c) > 0
+}
+
+// touched counts the prefixes of a claim that overlap the label's.
+func (l *Label) touched(c claim) int {
+	n := 0
+	for _, p := range c.prefixes {
+		add(&n, slices.ContainsFunc(l.Prefixes, p.Overlaps))
+	}
+	return n
 }
 
 func (l *Label) rightOffender(c claim) bool {
@@ -183,7 +193,7 @@ func Score(p *Played) Result {
 				continue
 			}
 			r.Labels[i].CalledAttack = r.Labels[i].CalledAttack || mistake(l.Kind) && attack(a.Kind)
-			if b < 0 || cmp.Or(-cmp.Compare(l.fit(c), l.fit(p.Alarms[b].claim())), cmp.Compare(l.opened(a), l.opened(&p.Alarms[b]))) < 0 {
+			if b < 0 || cmp.Or(-cmp.Compare(l.fit(c), l.fit(p.Alarms[b].claim())), -cmp.Compare(l.touched(c), l.touched(p.Alarms[b].claim())), cmp.Compare(l.opened(a), l.opened(&p.Alarms[b]))) < 0 {
 				b = n
 			}
 		}

@@ -101,6 +101,16 @@ func TestTheBestOfSeveralIncidentsCounts(t *testing.T) {
 	}
 }
 
+// One AS hijacks two networks at once: each label has its own incident.
+func TestLabelsOfOneOffender(t *testing.T) {
+	other := hijack()
+	other.Victims, other.Prefixes = []uint32{2}, block("198.51.100.0/24")
+	r := scored([]Label{hijack(), other}, alarm(incident.OriginHijack, 666, "198.51.100.0/24", 105), alarm(incident.OriginHijack, 666, "192.0.2.0/24", 107))
+	if r.Labels[0].SinceFirst != 7*time.Second || r.Labels[1].SinceFirst != 5*time.Second || r.Alarms[0].Duplicate || r.Alarms[1].Duplicate {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestBenignLabels(t *testing.T) {
 	blackhole := Label{Benign: "blackhole", Offenders: []uint32{7}, Prefixes: block("198.51.100.0/24"), Start: second(0), End: second(300)}
 	// That the answer to the hijack is none itself is a label of the same prefix.
