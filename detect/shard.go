@@ -36,6 +36,7 @@ type shard struct {
 	learnedValleys []valley
 	suspects       map[uint32][]finding // by entry
 	changes        []findingChange      // of this tick
+	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
 }
 
 // dirtyEntry is an entry to judge at the next tick, with the time of its first and last change.
@@ -296,6 +297,7 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 	}
 	for _, g := range s.groups(e) {
 		v := s.judgeGroup(e, &g)
+		s.tellVerdict(e, v, g.routes)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
 			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
@@ -337,7 +339,9 @@ func (s *shard) judgeLeaks(e *entry, rs []route, counts func(*node) bool, add fu
 	}
 	slices.Sort(leakers)
 	for _, leaker := range leakers {
-		if v := s.judgeLeak(e, leaks[leaker]); v.raised() {
+		v := s.judgeLeak(e, leaks[leaker])
+		s.tellVerdict(e, v, leaks[leaker])
+		if v.raised() {
 			add(v, leaks[leaker])
 		}
 	}
