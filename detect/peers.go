@@ -9,7 +9,8 @@ const MaxPeers = 1 << 16
 // peerInfo is one source of routes: a session, or one ADD-PATH identifier of a session.
 type peerInfo struct {
 	peerKey
-	up bool
+	up    bool
+	since ingest.Time // when its session came up; 0 where that was before the first update
 }
 
 // peerKey is what distinguishes sources of routes.
@@ -29,8 +30,9 @@ type peerSet struct {
 
 func newPeerSet() *peerSet { return &peerSet{index: map[peerKey]peerID{}} }
 
-// intern returns the id of a source, making it; ok is false where that would exceed MaxPeers.
-func (s *peerSet) intern(p ingest.Peer, pathID uint32) (id peerID, ok bool) {
+// intern returns the id of a source that speaks at the time now, making it; ok is false where that would
+// exceed MaxPeers.
+func (s *peerSet) intern(p ingest.Peer, pathID uint32, now ingest.Time) (id peerID, ok bool) {
 	k := peerKey{p, pathID}
 	if len(s.list) > 0 && k == s.last {
 		return s.lastID, true
@@ -43,7 +45,9 @@ func (s *peerSet) intern(p ingest.Peer, pathID uint32) (id peerID, ok bool) {
 		s.list = append(s.list, peerInfo{peerKey: k})
 		s.index[k] = id
 	}
-	s.list[id].up = true
+	if !s.list[id].up {
+		s.list[id].up, s.list[id].since = true, now
+	}
 	s.last, s.lastID = k, id
 	return id, true
 }
