@@ -65,8 +65,9 @@ func newSpecifics() *specifics {
 	return &specifics{recent: map[uint32]map[netip.Prefix]ingest.Time{}, bursts: map[uint32]specificsBurst{}}
 }
 
-// note takes what one tick brought and returns the parts of bursts that have begun with it, in order.
-func (s *specifics) note(fresh []ownSpecific, now ingest.Time) (parts []netip.Prefix) {
+// note takes what one tick brought, in any order, and returns the parts of the bursts that have begun with it. Of an
+// AS that has not begun one it keeps fewer than burstSpecifics.
+func (s *specifics) note(fresh []ownSpecific, now ingest.Time) (parts []ownSpecific) {
 	var origins []uint32
 	for _, f := range fresh {
 		if _, ok := s.bursts[f.origin]; ok {
@@ -86,11 +87,11 @@ func (s *specifics) note(fresh []ownSpecific, now ingest.Time) (parts []netip.Pr
 			continue
 		}
 		b := specificsBurst{since: now, count: len(r)}
-		for _, at := range r {
-			b.since = min(b.since, at)
+		for _, p := range slices.SortedFunc(maps.Keys(r), comparePrefixes) {
+			b.since = min(b.since, r[p])
+			parts = append(parts, ownSpecific{origin, p, r[p]})
 		}
 		s.bursts[origin] = b
-		parts = append(parts, slices.SortedFunc(maps.Keys(r), comparePrefixes)...)
 		delete(s.recent, origin)
 	}
 	return parts
@@ -108,11 +109,14 @@ func (s *specifics) prune(now ingest.Time) {
 	})
 }
 
-// endBursts ends those whose incident has, or that made none.
-func (s *specifics) endBursts(cases map[caseKey]*incidentCase) {
-	maps.DeleteFunc(s.bursts, func(origin uint32, _ specificsBurst) bool {
+// end forgets the bursts whose incident has ended, and those that have made none in their time.
+func (s *specifics) end(cases map[caseKey]*incidentCase, now ingest.Time) {
+	maps.DeleteFunc(s.bursts, func(origin uint32, b specificsBurst) bool {
 		ic := cases[caseKey{incident.InternalSpecifics, origin, 0}]
-		return ic == nil || ic.state == ended
+		if ic == nil {
+			return now.Sub(b.since) > burstWindow
+		}
+		return ic.state == ended
 	})
 }
 
@@ -123,22 +127,26 @@ func (s *shard) noteSpecific(e *entry, g *group, v *verdict) {
 		return
 	}
 	o := s.table.origin(e, g.origin)
-	if o == nil || o.MarkedUsual() || s.now.Sub(o.First()) > burstWindow || !s.agreed(s.established(g.routes)) || !s.ownSpecific(e, g, o) {
+	if o == nil || o.MarkedUsual() || s.now.Sub(o.First()) > burstWindow || !s.agreed(s.told(g.routes)) || !s.ownSpecific(e, g, o) {
 		return
 	}
 	s.specifics = append(s.specifics, ownSpecific{g.origin, e.prefix, o.First()})
 }
 
-// established returns those of some routes whose peers' sessions are no news themselves.
-func (s *shard) established(rs []route) []route {
+// told returns those of some routes that tell of what their origin does now: not those of peers whose sessions are
+// news themselves, nor those that somebody further on leaked.
+func (s *shard) told(rs []route) []route {
 	return slices.DeleteFunc(slices.Clone(rs), func(r route) bool {
+		if s.byRelationships(&s.table.paths.nodes[r.node]) {
+			return true
+		}
 		since := s.peers.list[r.peer].since
 		return since != 0 && s.now.Sub(since) < burstWindow
 	})
 }
 
-// ownSpecific reports that e is a more-specific of what its origin o, or a sibling of it, usually announces, and was
-// never anybody else's.
+// ownSpecific reports that e is a more-specific of what its origin o, or a sibling of it, usually announces, that it
+// was never anybody else's, and that nobody seems to have made it on the way.
 func (s *shard) ownSpecific(e *entry, g *group, o *origins.Pair) bool {
 	if g.origin == 0 || o.Baseline() || s.table.paths.nodes[g.routes[0].node].flags&flagBlackhole != 0 {
 		return false
@@ -146,8 +154,8 @@ func (s *shard) ownSpecific(e *entry, g *group, o *origins.Pair) bool {
 	if slices.ContainsFunc(s.usualOrigins(e), func(u *origins.Pair) bool { return u != o }) {
 		return false
 	}
-	_, holders := s.cover(e)
-	return s.sameHolder(holders, g.origin)
+	cover, holders := s.cover(e)
+	return s.sameHolder(holders, g.origin) && s.firstOutside(g.tail, cover) < 2
 }
 
 // judgeSpecific judges e as part of a burst of more-specifics; nil where there is none.
@@ -157,7 +165,7 @@ func (s *shard) judgeSpecific(e *entry, g *group) *verdict {
 		return nil
 	}
 	o := s.table.origin(e, g.origin)
-	if o == nil || o.First() < b.since || !s.ownSpecific(e, g, o) {
+	if o == nil || o.First() < b.since || len(s.told(g.routes)) == 0 || !s.ownSpecific(e, g, o) {
 		return nil
 	}
 	if o.MarkedUsual() && s.table.history.Settled(o, s.now, s.settle) {
@@ -185,6 +193,11 @@ func (s *shard) judgeSpecific(e *entry, g *group) *verdict {
 	return v
 }
 
+// isBurst reports the kinds that many prefixes tell at once.
+func isBurst(k incident.Kind) bool {
+	return k == incident.ReoriginationLeak || k == incident.InternalSpecifics
+}
+
 // reoriginated reports the kinds of which many victims at once make a re-origination.
 func reoriginated(k incident.Kind) bool {
 	return k == incident.OriginHijack || k == incident.SubprefixHijack
@@ -205,8 +218,16 @@ func (c *correlator) gather(changes []findingChange, need int, now ingest.Time) 
 		}
 		suspects[ch.key.offender] = append(suspects[ch.key.offender], i)
 	}
+	known := map[uint32][]*incidentCase{}
+	if len(suspects) > 0 {
+		for k, ic := range c.cases {
+			if reoriginated(k.kind) && suspects[k.offender] != nil && ic.confirmed > 0 {
+				known[k.offender] = append(known[k.offender], ic)
+			}
+		}
+	}
 	for _, offender := range slices.Sorted(maps.Keys(suspects)) {
-		if !c.bursting(offender, changes, suspects[offender], need, now) {
+		if !bursting(changes, suspects[offender], known[offender], need, now) {
 			continue
 		}
 		k := caseKey{incident.ReoriginationLeak, offender, 0}
@@ -215,7 +236,7 @@ func (c *correlator) gather(changes []findingChange, need int, now ingest.Time) 
 		}
 		changes = append(changes, c.absorb(k, changes)...)
 	}
-	slices.SortStableFunc(changes, compareChanges)
+	slices.SortStableFunc(changes, compareChanges) // only now: two keys may have become one
 	return changes
 }
 
@@ -231,8 +252,8 @@ func (c *correlator) belongs(k caseKey, p netip.Prefix) bool {
 	return ic != nil && (ic.state != ended || ic.findings[p] != nil)
 }
 
-// bursting reports that the hijacks of one AS, with the changes at the places given, make a re-origination.
-func (c *correlator) bursting(offender uint32, changes []findingChange, at []int, need int, now ingest.Time) bool {
+// bursting reports that the known hijacks of one AS, with the changes at the places given, make a re-origination.
+func bursting(changes []findingChange, at []int, known []*incidentCase, need int, now ingest.Time) bool {
 	counts := func(f *finding) bool { return f.asns >= need && now.Sub(f.since) <= burstWindow }
 	victims, fresh := map[uint32]bool{}, map[netip.Prefix]bool{}
 	for _, i := range at {
@@ -244,12 +265,8 @@ func (c *correlator) bursting(offender uint32, changes []findingChange, at []int
 	if len(fresh) == 0 {
 		return false // nothing that brings it nearer
 	}
-	var known []*incidentCase
-	for k, ic := range c.cases {
-		if k.offender == offender && reoriginated(k.kind) && ic.confirmed > 0 {
-			victims[k.victim] = true
-			known = append(known, ic)
-		}
+	for _, ic := range known {
+		victims[ic.key.victim] = true
 	}
 	if len(victims) < burstVictims {
 		return false // however many prefixes one victim has, they are not counted

@@ -80,7 +80,7 @@ func (c *correlator) need() int {
 	return max(1, len(heard))
 }
 
-// apply takes the changes of one tick; of one prefix and key, the last counts.
+// apply takes the changes of one tick, those of one prefix in the order in which they happened.
 func (c *correlator) apply(changes []findingChange, now ingest.Time) {
 	need := c.need()
 	changes = c.gather(changes, need, now)
@@ -274,6 +274,9 @@ func (c *correlator) fire(ic *incidentCase) {
 		c.end(ic, inc, at)
 	case ended:
 		delete(c.cases, ic.key)
+		if len(ic.findings) > 0 { // stragglers, from which another incident may come
+			c.cases[ic.key] = &incidentCase{key: ic.key, findings: ic.findings, confirmed: ic.confirmed, peerRefs: ic.peerRefs}
+		}
 	}
 }
 
@@ -411,8 +414,15 @@ func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) []
 }
 
 // mergeLedgers joins the evidence of the confirmed prefixes, or of all while none is: of each rule
-// the line that weighs most. A leak's extent is evidence too.
+// the line that weighs most. What speaks against one part of a burst says nothing of the others, so that one is
+// as certain as its most certain part. The extent of a leak is evidence too.
 func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence {
+	if isBurst(ic.key.kind) {
+		best := slices.MaxFunc(prefixes, func(a, b netip.Prefix) int {
+			return cmp.Compare(ic.findings[a].verdict.ledger.sum(), ic.findings[b].verdict.ledger.sum())
+		})
+		prefixes = []netip.Prefix{best}
+	}
 	var merged []incident.Evidence
 	at := map[string]int{}
 	for _, p := range prefixes {

@@ -290,7 +290,16 @@ func (e *Engine) tick() {
 	e.judge(need)
 	if e.beginBursts() {
 		e.judge(need)
+		for _, s := range e.shards {
+			s.specifics = s.specifics[:0] // told already
+		}
 	}
+	e.correlate()
+	e.bursts.end(e.cases.cases, e.clock)
+}
+
+// correlate hands what the shards found to the correlator.
+func (e *Engine) correlate() {
 	var changes []findingChange
 	for _, s := range e.shards {
 		changes = append(changes, s.changes...)
@@ -300,9 +309,7 @@ func (e *Engine) tick() {
 	if len(changes) == 0 {
 		return
 	}
-	slices.SortStableFunc(changes, compareChanges)
 	e.cases.apply(changes, e.clock)
-	e.bursts.endBursts(e.cases.cases)
 }
 
 // judge lets the shards judge what changed.
@@ -324,9 +331,9 @@ func (e *Engine) beginBursts() bool {
 	}
 	parts := e.bursts.note(fresh, e.clock)
 	for _, p := range parts {
-		s := e.shardOf(p)
-		if id, ok := s.table.index[p]; ok {
-			s.markDirty(&s.table.entries[id], id, e.clock)
+		s := e.shardOf(p.prefix)
+		if id, ok := s.table.index[p.prefix]; ok {
+			s.markDirty(&s.table.entries[id], id, p.since)
 		}
 	}
 	return len(parts) > 0

@@ -59,7 +59,7 @@ const (
 	weightProven           = 5.0  // true by the data itself: reserved numbers, a community, an invalid origin
 	weightBurst            = 3.0  // nobody begins to announce dozens of parts of his blocks within minutes but by a slip
 	weightTooLong          = 1.0  // of more-specifics: routes that filters drop are not sent on purpose
-	weightValidSpecific    = -1.0 // a ROA with a maximum length allows it, and many are wider than needed (RFC 9319)
+	weightValidSpecific    = -2.0 // a ROA of its own or with a maximum length allows it, so it was prepared, if widely (RFC 9319)
 	weightIRRExact         = -2.0 // somebody registered just this more-specific, so it was prepared
 	weightPeers            = -0.5 // peers exchange routes but do not originate each other's
 )
@@ -118,7 +118,8 @@ func (v *verdict) harmless() bool { return v == nil || v.ledger.confidence() < h
 
 // yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one.
 func (v *verdict) yieldsToLeak() bool {
-	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid
+	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid ||
+		v.kind == incident.InternalSpecifics
 }
 
 func (v *verdict) key() caseKey { return caseKey{v.kind, v.offender, v.keyVictim()} }

@@ -10,7 +10,7 @@ const MaxPeers = 1 << 16
 type peerInfo struct {
 	peerKey
 	up    bool
-	since ingest.Time // when its session came up; 0 where that was before the first update
+	since ingest.Time // when its session came up, as far as is known; 0: before the first update
 }
 
 // peerKey is what distinguishes sources of routes.
@@ -21,14 +21,17 @@ type peerKey struct {
 
 // peerSet interns peers.
 type peerSet struct {
-	list   []peerInfo
-	index  map[peerKey]peerID
-	last   peerKey
-	lastID peerID
-	active int // sources that are up, as of the last tick
+	list     []peerInfo
+	index    map[peerKey]peerID
+	sessions map[ingest.Peer]ingest.Time // those with a source that is up, and since when
+	last     peerKey
+	lastID   peerID
+	active   int // sources that are up, as of the last tick
 }
 
-func newPeerSet() *peerSet { return &peerSet{index: map[peerKey]peerID{}} }
+func newPeerSet() *peerSet {
+	return &peerSet{index: map[peerKey]peerID{}, sessions: map[ingest.Peer]ingest.Time{}}
+}
 
 // intern returns the id of a source that speaks at the time now, making it; ok is false where that would
 // exceed MaxPeers.
@@ -46,7 +49,12 @@ func (s *peerSet) intern(p ingest.Peer, pathID uint32, now ingest.Time) (id peer
 		s.index[k] = id
 	}
 	if !s.list[id].up {
-		s.list[id].up, s.list[id].since = true, now
+		since, ok := s.sessions[p]
+		if !ok { // and not just a further path identifier
+			since = now
+			s.sessions[p] = now
+		}
+		s.list[id].up, s.list[id].since = true, since
 	}
 	s.last, s.lastID = k, id
 	return id, true
@@ -55,6 +63,7 @@ func (s *peerSet) intern(p ingest.Peer, pathID uint32, now ingest.Time) (id peer
 // down marks every source of p as down and returns them.
 func (s *peerSet) down(p ingest.Peer) map[peerID]bool {
 	gone := map[peerID]bool{}
+	delete(s.sessions, p)
 	for id := range s.list {
 		if s.list[id].Peer == p && s.list[id].up {
 			s.list[id].up = false

@@ -262,7 +262,13 @@ func (e *Engine) Restore(state []byte) error {
 		if !ok {
 			return fmt.Errorf("detector state: more than %d peers", MaxPeers)
 		}
-		e.peers.list[id].up = p.Up
+		e.peers.list[id].up, e.peers.list[id].since = p.Up, p.Since
+	}
+	clear(e.peers.sessions)
+	for _, p := range e.peers.list {
+		if p.up {
+			e.peers.sessions[p.Peer] = p.since
+		}
 	}
 	e.peers.last = peerKey{}
 	e.peers.countActive()
