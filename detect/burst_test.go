@@ -101,6 +101,20 @@ func TestGatherKeepsTheOrder(t *testing.T) {
 	}
 }
 
+// TestBurstIsAsCertainAsItsBest has one part that is beyond doubt and one with much against it.
+func TestBurstIsAsCertainAsItsBest(t *testing.T) {
+	sure, doubted := newLedger(), newLedger()
+	sure.add("burst.specifics", 4, "", "", "")
+	doubted.add("burst.specifics", 5, "", "", "")
+	doubted.add("irr.registered", -3, "", "", "")
+	ps := []netip.Prefix{prefixOf(1), prefixOf(2)}
+	ic := &incidentCase{key: caseKey{incident.InternalSpecifics, 2, 0}, findings: map[netip.Prefix]*finding{
+		ps[0]: {verdict: &verdict{ledger: doubted}}, ps[1]: {verdict: &verdict{ledger: sure}}}}
+	if got := ledger(mergeLedgers(ic, ps)).confidence(); got != sure.confidence() {
+		t.Errorf("confidence %.3f, want that of the part beyond doubt, %.3f", got, sure.confidence())
+	}
+}
+
 // TestSpecificsStayFew floods the memory with the parts of blocks, slowly and by many.
 func TestSpecificsStayFew(t *testing.T) {
 	s := newSpecifics()
