@@ -57,6 +57,10 @@ const (
 	weightSmallOrigin      = 3.0
 	weightRepeated         = 2.0
 	weightProven           = 5.0  // true by the data itself: reserved numbers, a community, an invalid origin
+	weightBurst            = 3.0  // nobody begins to announce dozens of parts of his blocks within minutes but by a slip
+	weightTooLong          = 1.0  // of more-specifics: routes that filters drop are not sent on purpose
+	weightValidSpecific    = -2.0 // a ROA of its own or with a maximum length allows it, so it was prepared, if widely (RFC 9319)
+	weightIRRExact         = -2.0 // somebody registered just this more-specific, so it was prepared
 	weightPeers            = -0.5 // peers exchange routes but do not originate each other's
 )
 
@@ -114,7 +118,8 @@ func (v *verdict) harmless() bool { return v == nil || v.ledger.confidence() < h
 
 // yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one.
 func (v *verdict) yieldsToLeak() bool {
-	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid
+	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid ||
+		v.kind == incident.InternalSpecifics
 }
 
 func (v *verdict) key() caseKey { return caseKey{v.kind, v.offender, v.keyVictim()} }
@@ -128,7 +133,9 @@ func (v *verdict) keyVictim() uint32 {
 	return v.victim
 }
 
-func manyVictims(k incident.Kind) bool { return k == incident.RouteLeak || k == incident.Prepend }
+func manyVictims(k incident.Kind) bool {
+	return k == incident.RouteLeak || k == incident.Prepend || k == incident.ReoriginationLeak
+}
 
 // ledger is the evidence for and against.
 type ledger []incident.Evidence
@@ -204,6 +211,9 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	}
 	if v.raised() {
 		return v
+	}
+	if b := s.judgeSpecific(e, g); b.raised() {
+		return b
 	}
 	if invalid := s.judgeInvalid(e, g, origin, v); v == nil || invalid.raised() {
 		return invalid

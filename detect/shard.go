@@ -23,6 +23,7 @@ type shard struct {
 	settle     time.Duration // see Configuration.Settle
 	know       *Knowledge
 	links      *linkMemory // shared; written at ticks only, by the engine
+	bursts     *specifics  // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
 	learning   bool
 	nextGC     int
@@ -34,6 +35,7 @@ type shard struct {
 	dirty          []dirtyEntry
 	learned        []link
 	learnedValleys []valley
+	specifics      []ownSpecific        // of this tick
 	suspects       map[uint32][]finding // by entry
 	changes        []findingChange      // of this tick
 	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
@@ -190,16 +192,16 @@ func (s *shard) judgeDirty() {
 // replaceFindings records what is wrong with e now and what changed.
 func (s *shard) replaceFindings(d dirtyEntry, e *entry, now []finding) {
 	old := s.suspects[d.id]
+	for _, f := range old { // first, as the correlator may take two keys for one
+		if indexOfKey(now, f.key) < 0 {
+			s.changes = append(s.changes, findingChange{f.key, e.prefix, d.last, nil})
+		}
+	}
 	for i := range now {
 		if j := indexOfKey(old, now[i].key); j >= 0 {
 			now[i].since = old[j].since
 		}
 		s.changes = append(s.changes, findingChange{now[i].key, e.prefix, d.last, &now[i]})
-	}
-	for _, f := range old {
-		if indexOfKey(now, f.key) < 0 {
-			s.changes = append(s.changes, findingChange{f.key, e.prefix, d.last, nil})
-		}
 	}
 	e.suspect = len(now) > 0
 	if e.suspect {
@@ -298,6 +300,7 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 	for _, g := range s.groups(e) {
 		v := s.judgeGroup(e, &g)
 		s.tellVerdict(e, v, g.routes)
+		s.noteSpecific(e, &g, v)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
 			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))

@@ -20,7 +20,7 @@ import (
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 3
+const snapshotVersion = 4
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -57,6 +57,8 @@ type snapshot struct {
 	Dirty               []dirtySnapshot
 	Findings            []findingSnapshot
 	Cases               []caseSnapshot
+	Specifics           []specificSnapshot
+	Bursts              []burstSnapshot
 }
 
 type peerSnapshot struct {
@@ -66,6 +68,7 @@ type peerSnapshot struct {
 	View      uint8
 	PathID    uint32
 	Up        bool
+	Since     ingest.Time
 }
 
 type dirtySnapshot struct {
@@ -77,6 +80,7 @@ type dirtySnapshot struct {
 // the next tick has yet to come.
 type findingSnapshot struct {
 	Entry          uint32
+	Gathered       bool // it is part of a re-origination
 	Since          ingest.Time
 	Peers          []peerID
 	Paths, Usual   [][]uint32
@@ -91,6 +95,19 @@ type findingSnapshot struct {
 	RPKI           rpki.State
 	IRR            irr.State
 	Ledger         []incident.Evidence
+}
+
+// specificSnapshot is a more-specific that may become part of a burst.
+type specificSnapshot struct {
+	Origin uint32
+	Prefix []byte
+	Since  ingest.Time
+}
+
+type burstSnapshot struct {
+	Origin uint32
+	Since  ingest.Time
+	Count  int
 }
 
 type caseSnapshot struct {
@@ -115,16 +132,19 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up})
+		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up, p.since})
 	}
 	e.links.save(&s)
+	if err := e.bursts.save(&s); err != nil {
+		return nil, err
+	}
 	s.Related = e.inferred != nil
 	for pair, l := range e.inferred.All() {
 		s.RelA, s.RelB, s.Relation = append(s.RelA, pair[0]), append(s.RelB, pair[1]), append(s.Relation, uint8(l.Relation))
 		s.RelV4, s.RelV6 = append(s.RelV4, float32(l.V4)), append(s.RelV6, float32(l.V6))
 	}
 	for _, sh := range e.shards {
-		if err := sh.save(&s); err != nil {
+		if err := sh.save(&s, e.cases.gathered); err != nil {
 			return nil, err
 		}
 	}
@@ -162,7 +182,7 @@ func (m *linkMemory) save(s *snapshot) {
 	}
 }
 
-func (s *shard) save(out *snapshot) error {
+func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 	firstNode, firstEntry := uint32(len(out.NodeASN)), uint32(len(out.Prefixes))
 	node := func(id nodeID) uint32 {
 		if id < rootCount {
@@ -198,6 +218,7 @@ func (s *shard) save(out *snapshot) error {
 			if err != nil {
 				return err
 			}
+			fs.Gathered = gathered(&f)
 			out.Findings = append(out.Findings, fs)
 		}
 	}
@@ -237,15 +258,24 @@ func (e *Engine) Restore(state []byte) error {
 		if !ingest.View(p.View).Known() {
 			return fmt.Errorf("detector state: peer of the unknown view %d", p.View)
 		}
-		id, ok := e.peers.intern(ingest.Peer{Collector: p.Collector, Addr: addr, ASN: p.ASN, View: ingest.View(p.View)}, p.PathID)
+		id, ok := e.peers.intern(ingest.Peer{Collector: p.Collector, Addr: addr, ASN: p.ASN, View: ingest.View(p.View)}, p.PathID, p.Since)
 		if !ok {
 			return fmt.Errorf("detector state: more than %d peers", MaxPeers)
 		}
-		e.peers.list[id].up = p.Up
+		e.peers.list[id].up, e.peers.list[id].since = p.Up, p.Since
+	}
+	clear(e.peers.sessions)
+	for _, p := range e.peers.list {
+		if p.up {
+			e.peers.sessions[p.Peer] = p.since
+		}
 	}
 	e.peers.last = peerKey{}
 	e.peers.countActive()
 	e.links.load(&s)
+	if err := e.bursts.load(&s); err != nil {
+		return err
+	}
 	if err := e.loadInferred(&s); err != nil {
 		return err
 	}
@@ -257,6 +287,39 @@ func (e *Engine) Restore(state []byte) error {
 		return err
 	}
 	return e.loadCases(&s, places)
+}
+
+func (b *specifics) save(out *snapshot) error {
+	for origin, recent := range b.recent {
+		for prefix, since := range recent {
+			p, err := prefix.MarshalBinary()
+			if err != nil {
+				return err
+			}
+			out.Specifics = append(out.Specifics, specificSnapshot{origin, p, since})
+		}
+	}
+	for origin, burst := range b.bursts {
+		out.Bursts = append(out.Bursts, burstSnapshot{origin, burst.since, burst.count})
+	}
+	return nil
+}
+
+func (b *specifics) load(s *snapshot) error {
+	for _, sp := range s.Specifics {
+		var p netip.Prefix
+		if err := p.UnmarshalBinary(sp.Prefix); err != nil {
+			return fmt.Errorf("detector state: damaged: more-specific: %w", err)
+		}
+		if b.recent[sp.Origin] == nil {
+			b.recent[sp.Origin] = map[netip.Prefix]ingest.Time{}
+		}
+		b.recent[sp.Origin][p] = sp.Since
+	}
+	for _, burst := range s.Bursts {
+		b.bursts[burst.Origin] = specificsBurst{burst.Since, burst.Count}
+	}
+	return nil
 }
 
 func (m *linkMemory) load(s *snapshot) {
@@ -425,12 +488,16 @@ func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 	en := &at.shard.table.entries[at.id]
 	f := finding{key: v.key(), prefix: en.prefix, since: s.Since, verdict: v, peers: s.Peers,
 		asns: e.peers.countASNs(s.Peers), paths: s.Paths, usual: s.Usual}
-	ic := e.cases.cases[f.key]
+	k := f.key
+	if s.Gathered {
+		k = caseKey{incident.ReoriginationLeak, k.offender, 0}
+	}
+	ic := e.cases.cases[k]
 	if ic == nil {
 		return fmt.Errorf("detector state: damaged: a finding without its case")
 	}
 	en.suspect = true
 	at.shard.suspects[at.id] = append(at.shard.suspects[at.id], f)
-	ic.replace(findingChange{f.key, f.prefix, f.since, &f}, need)
+	ic.replace(findingChange{k, f.prefix, f.since, &f}, need)
 	return nil
 }
