@@ -75,34 +75,6 @@ func (g *graph) relation(a, b node) topology.Relation {
 	return topology.None
 }
 
-// neighbours returns all of them, in a slice of its own.
-func (g *graph) neighbours(n node) []node {
-	return slices.Concat(g.providers[n], g.customers[n], g.peers[n])
-}
-
-// thin returns the graph of IPv6: of the links, a share is not there, but whoever has a provider keeps one.
-func (g *graph) thin(seed uint64) *graph {
-	t := &graph{asns: g.asns, index: g.index, providers: make([][]node, len(g.asns)), customers: make([][]node, len(g.asns)), peers: make([][]node, len(g.asns))}
-	for n := range g.asns {
-		customer := node(n)
-		for i, p := range g.providers[n] {
-			if i == len(g.providers[n])-1 && len(t.providers[n]) == 0 || chance(seed, uint64(n), uint64(p), 1) >= 0.15 {
-				t.link(p, customer, topology.Provider)
-			}
-		}
-		for _, p := range g.peers[n] {
-			if p > customer && chance(seed, uint64(n), uint64(p), 2) >= 0.3 {
-				t.link(customer, p, topology.Peer)
-			}
-		}
-	}
-	for n := range t.asns {
-		slices.Sort(t.customers[n])
-		slices.Sort(t.peers[n])
-	}
-	return t
-}
-
 // hash mixes what identifies a thing into 64 bits that look random (the finaliser of MurmurHash3, by Appleby).
 func hash(seed uint64, parts ...uint64) uint64 {
 	h := seed ^ 0x9e3779b97f4a7c15
@@ -115,11 +87,6 @@ func hash(seed uint64, parts ...uint64) uint64 {
 		h ^= h >> 33
 	}
 	return h
-}
-
-// chance is a number from 0 to below 1 that belongs to a thing.
-func chance(seed uint64, parts ...uint64) float64 {
-	return float64(hash(seed, parts...)>>11) / (1 << 53)
 }
 
 // Generate makes the relationships of a small Internet: a clique of networks without providers, a seventh of the others

@@ -1,5 +1,10 @@
-// Package simulate makes routing whose truth is known: a [scorecard.Case] of a world of ASes, in which labelled things go
-// wrong and others only look so.
+// Package simulate is to make routing whose truth is known: a [scorecard.Case] of a world of ASes, in which labelled things
+// go wrong and others only look so.
+//
+// There is, so far, the way routes spread, by the rules of Gao and Rexford, from any number of announcements of a prefix:
+// true ones, hijacks, forged paths and leaks, past networks that drop RPKI Invalid routes, that follow RFC 9234, that refuse
+// long prefixes or whose links are down. There is none yet of prefixes, peers, time or labels: [Case] returns an error.
+// Sibling links are not modelled.
 package simulate
 
 import (
@@ -27,7 +32,7 @@ type Configuration struct {
 	Peers      int // ASes that feed collectors; a third of them have more than one session
 	Collectors int
 
-	// Events says how often each of [Events] happens. What nobody sees is tried again elsewhere, and left out in the end.
+	// Events says how often each kind of event happens. What nobody sees is tried again elsewhere, and left out in the end.
 	Events map[string]int
 	// Churn is how many updates a second there are without any event: the same routes again with other attributes, and
 	// changes of path with no meaning.
@@ -72,10 +77,13 @@ func (c Configuration) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Case makes a case. An error says which part of the configuration cannot be.
+// ErrUnfinished is what [Case] returns until there are events to put into a case.
+var ErrUnfinished = errors.New("simulation: cases cannot be made yet, only routes be spread")
+
+// Case is to make a case; it returns [ErrUnfinished], or an error that says which part of the configuration cannot be.
 func Case(c Configuration) (*scorecard.Case, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("simulation: %w", err)
 	}
-	return nil, errors.New("simulation: not yet")
+	return nil, ErrUnfinished
 }

@@ -27,11 +27,11 @@ func obedient(g *graph) *spreader {
 // pictures is the Internet of these tests. 1 and 2 are peers on top; 3 and 4 buy of 1, 5 of 2, 6 of 4 and 5, 7 of 3. 3 and 4
 // peer, and so do 5 and 8, which buys of 2.
 //
-//	   1 --- 2
-//	  / \   / \
-//	 3 - 4 5 - 8
-//	 |    \|
-//	 7     6
+//	  1 --- 2
+//	 / \   / \
+//	3 - 4 5 - 8
+//	|    \|
+//	7     6
 func pictures() *graph {
 	return small(map[[2]uint32]topology.Relation{
 		{1, 2}: topology.Peer, {1, 3}: topology.Provider, {1, 4}: topology.Provider, {2, 5}: topology.Provider, {2, 8}: topology.Provider,
