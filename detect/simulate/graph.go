@@ -92,13 +92,16 @@ func hash(seed uint64, parts ...uint64) uint64 {
 // Generate makes the relationships of a small Internet: a clique of networks without providers, a seventh of the others
 // selling transit, all the rest at the edge. Who joins chooses his providers among the transit networks before him, those
 // with many customers rather than others; transit networks of like size peer. Every link is true by construction, and
-// nobody is, by way of others, his own provider.
+// nobody is, by way of others, his own provider. Some of the smaller transit networks are scrubbing services.
 func Generate(seed uint64, ases int) *topology.Relationships {
 	rng := rand.New(rand.NewPCG(seed, 0x67656e))
 	b := topology.NewBuilder(topology.Published, "generated")
 	asns := newASNs(rng, ases)
 	clique := min(max(ases/100, 4), 12)
 	transit := clique + ases/7
+	for i, asn := range scrubbers {
+		asns[transit-1-i] = asn
+	}
 	linked := map[[2]int]bool{}
 	set := func(x, y int, rel topology.Relation) bool {
 		key := [2]int{min(x, y), max(x, y)}
@@ -141,9 +144,15 @@ func Generate(seed uint64, ases int) *topology.Relationships {
 	return b.Build()
 }
 
+// scrubbers are known to package topology as scrubbing services.
+var scrubbers = [...]uint32{19324, 19551, 32787, 57724}
+
 // newASNs draws different AS numbers that are nobody's special ones.
 func newASNs(rng *rand.Rand, n int) []uint32 {
 	seen, asns := map[uint32]bool{}, make([]uint32, 0, n)
+	for _, asn := range scrubbers {
+		seen[asn] = true
+	}
 	for len(asns) < n {
 		asn := 1000 + rng.Uint32N(62000)
 		if rng.Float64() < 0.6 {
