@@ -200,14 +200,17 @@ func (h *history) sessionReset() *event {
 	e := &event{label: fine("session_reset")}
 	e.do = func(time.Duration) {
 		h.resets = append(h.resets, s)
-		up := h.now.Add(time.Duration((5 + 60*h.rng.Float64()) * float64(time.Second)))
-		h.messages = append(h.messages, message{at: h.now, session: s, what: goesDown}, message{at: up, session: s, what: comesUp})
+		h.messages = append(h.messages, message{at: h.now, session: s, what: goesDown})
 		h.caused(h.now)
-		for i := range h.destinations {
-			at := up.Add(time.Duration(float64(i+1) / float64(len(h.destinations)) * float64(30*time.Second)))
-			h.messages = append(h.messages, message{at: at, session: s, destination: int32(i), what: repeats})
-			h.caused(at)
-		}
+		h.after(time.Duration((5+60*h.rng.Float64())*float64(time.Second)), func() {
+			h.cause = e.label
+			h.messages = append(h.messages, message{at: h.now, session: s, what: comesUp})
+			for i := range h.destinations {
+				at := h.now.Add(time.Duration(float64(i+1) / float64(len(h.destinations)) * float64(30*time.Second)))
+				h.messages = append(h.messages, message{at: at, session: s, destination: int32(i), what: repeats})
+				h.caused(at)
+			}
+		})
 	}
 	return e
 }

@@ -104,6 +104,7 @@ func (h *history) perform(e *event, lasts time.Duration, rounds int) {
 		if !known {
 			i = h.add(c.prefix, c.block, nil)
 		}
+		h.destinations[i].under = e.label
 		h.say(i, c.said)
 	}
 	over := lasts
@@ -115,6 +116,7 @@ func (h *history) perform(e *event, lasts time.Duration, rounds int) {
 		for _, c := range e.changes {
 			i := h.byPrefix[c.prefix]
 			h.say(i, h.destinations[i].usual)
+			h.destinations[i].under = nil
 		}
 		h.after(lasts-over, func() { h.perform(e, lasts, rounds-1) })
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/scorecard"
+	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 )
 
@@ -150,8 +151,12 @@ func offends(g *graph, l *scorecard.Label, path []uint32) bool {
 		i := slices.Index(path, offender)
 		return i >= 0 && i == len(path)-2 && origin == l.Victims[0] && g.relation(g.index[offender], g.index[origin]) == 0
 	case incident.RouteLeak:
-		_, by, _, valley := firstValley(g, path)
-		return valley && by == offender && slices.Contains(l.Victims, origin)
+		from, by, to, valley := firstValley(g, path)
+		// RFC 7908 §3.1 to §3.4: how those stand to the leaker of whom it has the route, and to whom it passes it on.
+		want := [...][2]topology.Relation{1: {topology.Provider, topology.Provider}, 2: {topology.Peer, topology.Peer},
+			3: {topology.Provider, topology.Peer}, 4: {topology.Peer, topology.Provider}}[l.RFC7908Type]
+		return valley && by == offender && slices.Contains(l.Victims, origin) &&
+			want == [2]topology.Relation{g.relation(g.index[from], g.index[by]), g.relation(g.index[to], g.index[by])}
 	case incident.Prepend, incident.PrivateASNLeak:
 		return len(path) > 1 && path[len(path)-2] == offender && (origin < 10 || origin >= 64512 && origin < 65535)
 	case incident.BlackholeLeak:
@@ -168,6 +173,7 @@ func TestLabelsSayWhatHappens(t *testing.T) {
 		byPrefix := map[netip.Prefix][]*scorecard.Label{}
 		witnesses := map[*scorecard.Label]map[uint32]bool{}
 		touched := map[*scorecard.Label]bool{}
+		origins := map[netip.Prefix]uint32{} // in the table
 		for i := range k.Labels {
 			l := &k.Labels[i]
 			witnesses[l] = map[uint32]bool{}
@@ -199,9 +205,16 @@ func TestLabelsSayWhatHappens(t *testing.T) {
 						witnesses[l][u.Peer.ASN] = true
 					}
 				}
-				// Outside of events every path is true and as Gao and Rexford have it.
-				if _, _, _, valley := firstValley(g, path); valley && !within {
+				origin := path[len(path)-1]
+				if u.Kind == ingest.RIB {
+					origins[n.Prefix] = origin
+				}
+				if origins[n.Prefix] != origin && !within {
 					t.Errorf("seed %d: at %v, outside of all events, AS%d has %v to %v", seed, u.Time, u.Peer.ASN, path, n.Prefix)
+				}
+				// Outside of events every path is as Gao and Rexford have it.
+				if _, _, _, valley := firstValley(g, path); valley && !within {
+					t.Errorf("seed %d: at %v, outside of all events, AS%d has %v to %v, which has a valley", seed, u.Time, u.Peer.ASN, path, n.Prefix)
 				}
 			}
 		}

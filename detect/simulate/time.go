@@ -158,6 +158,10 @@ func (h *history) tell(session, destination int, delay time.Duration, r *route) 
 	h.last[key] = at
 	h.messages = append(h.messages, message{at: at, session: key[0], destination: key[1], route: r})
 	h.caused(at)
+	// A link that fails meanwhile may end an event, or show it to others.
+	if l := h.destinations[destination].under; l != nil && l.Start != 0 {
+		l.End = max(l.End, at)
+	}
 }
 
 func (h *history) caused(at ingest.Time) {

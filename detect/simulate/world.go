@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/scorecard"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -54,7 +55,8 @@ type destination struct {
 	block  *block // nil for special-purpose space
 	usual  announcement
 	said   announcement
-	heard  []*route // by vantage point; nil where it has none
+	heard  []*route         // by vantage point; nil where it has none
+	under  *scorecard.Label // of the event that changes what is said
 }
 
 // route is what a vantage point says of a prefix. It is never changed.
