@@ -56,6 +56,8 @@ type Configuration struct {
 	Events map[string]int
 	// Churn is how often a second a route is told again with another MED, by all sessions of its vantage point.
 	Churn float64
+	// Failures is how many links an hour fail, for half a minute to five.
+	Failures float64
 
 	ROV  float64 // share of transit networks that drop RPKI Invalid routes
 	ROA  float64 // share of origins with ROAs
@@ -68,7 +70,7 @@ type Configuration struct {
 // DefaultConfiguration is a world that is made in some seconds.
 func DefaultConfiguration() Configuration {
 	return Configuration{Seed: 1, ASes: 15000, Start: time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC), Duration: 12 * time.Hour,
-		Origins: 1500, Prefixes: 8000, Peers: 60, Collectors: 4, Events: Each(6), Churn: 2,
+		Origins: 1500, Prefixes: 8000, Peers: 60, Collectors: 4, Events: Each(6), Churn: 2, Failures: 12,
 		ROV: 0.25, ROA: 0.55, ASPA: 0.05, OTC: 0.05}
 }
 
@@ -95,7 +97,8 @@ func (c Configuration) Validate() error {
 	bad(c.Prefixes >= c.Origins && c.Prefixes <= 200_000, "prefixes: must be at least one an origin and at most 200,000, is %d", c.Prefixes)
 	bad(c.Peers >= 3 && c.Peers <= 2000, "peers: must be 3 to 2000, is %d", c.Peers)
 	bad(c.Collectors >= 1 && c.Collectors <= 100, "collectors: must be 1 to 100, is %d", c.Collectors)
-	bad(c.Churn >= 0, "churn: must not be negative, is %v", c.Churn)
+	bad(c.Churn >= 0 && c.Churn <= 10_000, "churn: must be 0 to 10,000, is %v", c.Churn)
+	bad(c.Failures >= 0 && c.Failures <= 1000, "failures: must be 0 to 1000, is %v", c.Failures)
 	for _, kind := range slices.Sorted(maps.Keys(c.Events)) {
 		bad(kinds[kind] != nil, "events: %q is no kind of event", kind)
 		bad(c.Events[kind] >= 0, "events: %s: must not be negative, is %d", kind, c.Events[kind])

@@ -23,7 +23,7 @@ import (
 func tiny(seed uint64) Configuration {
 	c := DefaultConfiguration()
 	c.Seed, c.ASes, c.Origins, c.Prefixes, c.Peers, c.Collectors = seed, 300, 100, 300, 24, 3
-	c.Duration, c.Events, c.Churn = 4*time.Hour, Each(2), 0.2
+	c.Duration, c.Events, c.Churn, c.Failures = 4*time.Hour, Each(2), 0.2, 60
 	return c
 }
 

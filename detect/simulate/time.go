@@ -249,7 +249,7 @@ func (h *history) linkInUse(most int) (a, b node, concerned []int) {
 func (h *history) hum(end ingest.Time) {
 	var fail, repeat func()
 	fail = func() {
-		next := time.Duration(h.rng.ExpFloat64() * float64(5*time.Minute))
+		next := time.Duration(h.rng.ExpFloat64() / h.c.Failures * float64(time.Hour))
 		lasts := time.Duration((0.5 + 4*h.rng.Float64()) * float64(time.Minute))
 		if h.now.Add(lasts) >= end {
 			return
@@ -271,7 +271,9 @@ func (h *history) hum(end ingest.Time) {
 		}
 		h.after(time.Duration(h.rng.ExpFloat64()/h.c.Churn*float64(time.Second)), repeat)
 	}
-	h.after(time.Minute, fail)
+	if h.c.Failures > 0 {
+		h.after(time.Minute, fail)
+	}
 	if h.c.Churn > 0 {
 		h.after(time.Second, repeat)
 	}
