@@ -121,20 +121,15 @@ func Case(c Configuration) (*scorecard.Case, error) {
 	if err != nil {
 		return nil, fmt.Errorf("simulation: %w", err)
 	}
-	start := ingest.TimeOf(c.Start)
-	h := &history{world: w, now: start, last: map[[2]int32]ingest.Time{}, memo: map[*source][]*route{}, busy: map[node]ingest.Time{}}
-	var rib [][]*route
-	for _, d := range h.destinations {
-		d.said, d.heard = d.usual, h.hears(d.usual)
-		rib = append(rib, d.heard)
-	}
+	h := newHistory(w)
+	start := h.now
 	h.hum(start.Add(c.Duration * 5 / 6))
 	h.begin(start, c.Events)
 	h.run()
-	h.settle(rib)
+	h.settle()
 
 	k := &scorecard.Case{Name: fmt.Sprintf("simulated-%d", c.Seed),
-		Knowledge: detect.Knowledge{VRPs: w.attested(), Organisations: w.organisations()}, RIB: w.dump(start, rib), Updates: h.updates}
+		Knowledge: detect.Knowledge{VRPs: w.attested(), Organisations: w.organisations()}, RIB: w.dump(start, h.rib), Updates: h.updates}
 	if !c.Inferred {
 		k.Knowledge.Relationships = w.imperfect()
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,28 @@ func made(t testing.TB, c Configuration) *scorecard.Case {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// cases are some tiny worlds, by seed.
+var cases = sync.OnceValues(func() ([]*scorecard.Case, error) {
+	var made []*scorecard.Case
+	for seed := range uint64(5) {
+		k, err := Case(tiny(seed))
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, k)
+	}
+	return made, nil
+})
+
+func someCases(t *testing.T) []*scorecard.Case {
+	t.Helper()
+	made, err := cases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
 }
 
 // all yields the table and then the updates.
@@ -79,7 +102,7 @@ func TestSameConfigurationSameCase(t *testing.T) {
 func TestTimeGoesOn(t *testing.T) {
 	c := tiny(3)
 	last, n := ingest.TimeOf(c.Start), 0
-	for u := range all(t, made(t, c)) {
+	for u := range all(t, someCases(t)[3]) {
 		if u.Time < last {
 			t.Fatalf("%v comes after %v", u.Time, last)
 		}
@@ -109,8 +132,7 @@ func (t table) apply(u *ingest.Update) {
 }
 
 func TestAllIsUndone(t *testing.T) {
-	for seed := range uint64(5) {
-		k := made(t, tiny(seed))
+	for seed, k := range someCases(t) {
 		before, after, updates := table{}, table{}, 0
 		for u := range k.RIB {
 			before.apply(u)
@@ -166,9 +188,8 @@ func offends(g *graph, l *scorecard.Label, path []uint32) bool {
 }
 
 func TestLabelsSayWhatHappens(t *testing.T) {
-	for seed := range uint64(5) {
-		c := tiny(seed)
-		k := made(t, c)
+	for seed, k := range someCases(t) {
+		c := tiny(uint64(seed))
 		g := newGraph(Generate(c.Seed, c.ASes), everyone)
 		byPrefix := map[netip.Prefix][]*scorecard.Label{}
 		witnesses := map[*scorecard.Label]map[uint32]bool{}
@@ -230,11 +251,47 @@ func TestLabelsSayWhatHappens(t *testing.T) {
 	}
 }
 
+// A hijack whose last routes go because the hijacker's links fail, and not because it ends, lasts until they are gone.
+func TestLabelsLastWhateverEndsTheRoutes(t *testing.T) {
+	w, err := newWorld(tiny(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHistory(w)
+	h.at(h.now.Add(time.Minute), func() {
+		h.happen("origin_hijack", 20*time.Minute)
+		if len(h.labels) != 1 {
+			t.Fatal("nothing happens")
+		}
+	})
+	h.at(h.now.Add(10*time.Minute), func() {
+		a := h.g.index[h.labels[0].Offenders[0]]
+		for _, n := range slices.Concat(h.g.providers[a], h.g.peers[a], h.g.customers[a]) {
+			h.cut(a, n, h.over(a, n), 30*time.Minute)
+		}
+	})
+	h.run()
+	l, gone := h.labels[0], ingest.Time(0)
+	offered := map[[2]int32]bool{}
+	h.settle()
+	for _, m := range h.messages {
+		key := [2]int32{m.session, m.destination}
+		is := m.route != nil && slices.Contains(l.Prefixes, h.destinations[m.destination].prefix) && originIs(l.Offenders[0])(m.route)
+		if offered[key] && !is {
+			gone = m.at
+		}
+		offered[key] = is
+	}
+	if gone == 0 || l.End < gone {
+		t.Errorf("the last offending route goes at %v, and the label ends at %v", gone, l.End)
+	}
+}
+
 // Every kind of event happens in some world.
 func TestEveryKindHappens(t *testing.T) {
 	happened := map[string]int{}
-	for seed := range uint64(5) {
-		for _, l := range made(t, tiny(seed)).Labels {
+	for _, k := range someCases(t) {
+		for _, l := range k.Labels {
 			happened[name(&l)]++
 		}
 	}
@@ -275,7 +332,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 
 // The detector plays a case. What it finds is printed and not asked for: that is the scorecard's to judge.
 func TestDetectorPlaysACase(t *testing.T) {
-	k := made(t, tiny(1))
+	k := someCases(t)[1]
 	var opened []incident.Incident
 	e := detect.New(detect.DefaultConfiguration(), k.Knowledge, func(ev incident.Event) {
 		if ev.Change == incident.Opened {

@@ -43,7 +43,8 @@ type failure struct {
 type history struct {
 	*world
 	now      ingest.Time
-	actions  []action // in order of time
+	rib      [][]*route // what the vantage points held at the start, by destination
+	actions  []action   // in order of time
 	messages []message
 	last     map[[2]int32]ingest.Time // by session and destination: when it last said something of it
 	cause    *scorecard.Label         // of what is said now; nil for what merely happens
@@ -57,6 +58,16 @@ type history struct {
 	busy     map[node]ingest.Time // ASes that an event concerns, until when
 	labels   []*scorecard.Label
 	resets   []int32 // sessions that are reset at some time
+}
+
+// newHistory begins with what is usually said.
+func newHistory(w *world) *history {
+	h := &history{world: w, now: ingest.TimeOf(w.c.Start), last: map[[2]int32]ingest.Time{}, memo: map[*source][]*route{}, busy: map[node]ingest.Time{}}
+	for _, d := range h.destinations {
+		d.said, d.heard = d.usual, h.hears(d.usual)
+		h.rib = append(h.rib, d.heard)
+	}
+	return h
 }
 
 func (h *history) at(t ingest.Time, do func()) {
@@ -280,14 +291,13 @@ func (h *history) hum(end ingest.Time) {
 }
 
 // settle puts the messages in order. A session that is down says nothing; what it then has to say are the repeats after.
-// rib is what the vantage points held at the start, by destination.
-func (h *history) settle(rib [][]*route) {
+func (h *history) settle() {
 	start := map[int32]map[int32]*route{} // of the sessions that are reset
 	for v := range h.vantages {
 		for _, s := range h.vantages[v].sessions {
 			if slices.Contains(h.resets, int32(s)) {
 				table := map[int32]*route{}
-				for i, routes := range rib {
+				for i, routes := range h.rib {
 					table[int32(i)] = routes[v]
 				}
 				start[int32(s)] = table
