@@ -192,6 +192,14 @@ func (k *keeper) rpkiAt(_ context.Context, at time.Time) (*rpki.Set, time.Time, 
 	return k.journal.At(at)
 }
 
+// rpkiChanges returns how that has changed, see [journal.Journal.Changes]; nothing where it is not recorded.
+func (k *keeper) rpkiChanges(ctx context.Context, q journal.Query) ([]journal.Change, journal.Position, error) {
+	if k.journal == nil {
+		return nil, journal.Position{}, nil
+	}
+	return k.journal.Changes(ctx, q)
+}
+
 // readVRPs holds back what lost more than [rpki.DefaultLimits] allow, until it has been so for an hour.
 func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) {
 	set, err := rpki.ReadFile(path, from, slurm...)

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/rpki/rtr"
@@ -127,6 +128,16 @@ func TestVRPsByRTR(t *testing.T) {
 	says(1, "valid")
 	says(2, "valid")
 	says(3, "valid")
+	// How it has changed is told, the newest first.
+	var changes struct{ Items []api.RPKIChange }
+	s.get("/api/v1/rpki/changes?prefix="+victim(3).prefix.String(), &changes)
+	if len(changes.Items) != 1 || changes.Items[0].Change != "added" || changes.Items[0].VRP == nil || changes.Items[0].VRP.ASN != victim(3).asn {
+		t.Errorf("changes of %s: %+v", victim(3).prefix, changes.Items)
+	}
+	s.get(fmt.Sprintf("/api/v1/rpki/changes?asn=%d", victim(0).asn), &changes)
+	if len(changes.Items) != 1 || changes.Items[0].Change != "removed" {
+		t.Errorf("changes of AS%d: %+v", victim(0).asn, changes.Items)
+	}
 	if n, ok := s.metric("routevigil_rtr_vrps"); !ok || n != 2 {
 		t.Errorf("%v VRPs in the metrics", n)
 	}
