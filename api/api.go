@@ -32,6 +32,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
@@ -128,6 +129,9 @@ type Dependencies struct {
 	// RPKI: optional: the VRPs and ASPAs in use at a time, now where it is zero, and since when; [journal.ErrUnknown]
 	// where nothing was recorded of that time. Without it /api/v1/validate answers 503.
 	RPKI func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	// RPKIChanges: optional: how that has changed, and where the next page begins, as [journal.Journal.Changes]. Without it
+	// /api/v1/rpki/changes answers 503.
+	RPKIChanges func(context.Context, journal.Query) ([]journal.Change, journal.Position, error)
 	// Explain: optional: judges a route by what the detector knows now; [ErrRecovering] while it cannot be asked. Without
 	// it /api/v1/explain answers 503.
 	Explain    func(ctx context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error)

@@ -93,6 +93,10 @@ func (s *Server) register() {
 	get(s, "/api/v1/validate", "validate-route", "What the RPKI says of a route, now or at a past moment",
 		"Route origin validation (RFC 6811) of a prefix and an origin or, with as_path, of the path's origin, and then also the path itself by ASPA. "+
 			"What was in use is recorded whenever it changes: at answers with what this service knew then.", s.validate)
+	get(s, "/api/v1/rpki/changes", "list-rpki-changes", "How the RPKI has changed", "What was added to and removed from the VRPs and ASPAs in use, local exceptions included; the newest first. "+
+		"Data that is held back, as when a trust anchor loses suspiciously much, is not in use: its changes are told with the time at which it is believed after all; "+
+		"until then /api/v1/sources says that it is held back. "+
+		"A page can hold fewer than limit, or nothing, and still have a next one: it reads a part of the record and no more.", s.listRPKIChanges)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
 	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
@@ -369,13 +373,22 @@ func (in *updatesInput) Resolve(huma.Context) []error {
 	return errs
 }
 
-func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.Route], error) {
+// search waits until a search may begin. The caller must call end after it.
+func (s *Server) search(ctx context.Context) (end func(), err error) {
 	select {
 	case s.searches <- struct{}{}:
-		defer func() { <-s.searches }()
+		return func() { <-s.searches }, nil
 	case <-ctx.Done():
-		return page[store.Route]{}, problemf(http.StatusServiceUnavailable, "%d searches are under way, as many as may be; try again later.", maxSearches)
+		return nil, problemf(http.StatusServiceUnavailable, "%d searches are under way, as many as may be; try again later.", maxSearches)
 	}
+}
+
+func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.Route], error) {
+	end, err := s.search(ctx)
+	if err != nil {
+		return page[store.Route]{}, err
+	}
+	defer end()
 	var items []store.Route
 	for r, err := range s.dependencies.Store.Updates(ctx, store.UpdateQuery{
 		Prefix: in.Prefix.value, Match: in.Match, OriginASN: in.Origin.value, PeerASN: in.PeerASN.value, PeerIP: in.PeerIP.value,
@@ -520,6 +533,8 @@ func describe(r huma.Registry) {
 		r.Map()[schema].Properties[property].Enum = values
 	}
 	enum("Incident", "kind", anys(incident.Kinds)...)
+	enum("RPKIChange", "what", changeOfVRP, changeOfASPA, changeOfAll)
+	enum("RPKIChange", "change", "added", "removed", "changed")
 	enum("Explanation", "kind", append(anys(incident.Kinds), nil)...)
 	enum("Incident", "severity", anys(incident.Severities)...)
 	enum("Incident", "status", incident.Open, incident.Ended)

@@ -183,6 +183,18 @@ type PathLink struct {
 	SeenBefore bool    `json:"seen_before"` // on paths that were learned as normal
 }
 
+// String is one line for people.
+func (l PathLink) String() string {
+	line := fmt.Sprintf("AS%d and AS%d: %s", l.A, l.B, l.Relation)
+	if l.Source != "" {
+		line = fmt.Sprintf("AS%d is %s of AS%d by %s (%.2f)", l.A, l.Relation, l.B, l.Source, l.Confidence)
+	}
+	if !l.SeenBefore {
+		line += ", not seen before"
+	}
+	return line
+}
+
 // pathLinks returns what is known of the links of a path as announced. Who stands beside an AS_SET is nobody's neighbour.
 func (s *shard) pathLinks(p netip.Prefix, id nodeID) []PathLink {
 	links := []PathLink{}

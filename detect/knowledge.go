@@ -61,6 +61,11 @@ func (f KnowledgeFiles) Check() error {
 	if f.VRPs == "" && len(f.RTR.Caches) == 0 && len(f.SLURM) > 0 {
 		return errors.New("SLURM files are given, but no VRPs to apply them to")
 	}
+	for _, file := range f.SLURM {
+		if refresh.IsURL(file) {
+			return fmt.Errorf("slurm: %s is an address, and exceptions are files of this machine; fetch the file and name that", refresh.Printable(file))
+		}
+	}
 	return nil
 }
 

@@ -290,16 +290,17 @@ func (e *Engine) Restore(state []byte) error {
 }
 
 func (b *specifics) save(out *snapshot) error {
-	for origin, recent := range b.recent {
-		for prefix, since := range recent {
+	for _, origin := range slices.Sorted(maps.Keys(b.recent)) {
+		for _, prefix := range slices.SortedFunc(maps.Keys(b.recent[origin]), comparePrefixes) {
 			p, err := prefix.MarshalBinary()
 			if err != nil {
 				return err
 			}
-			out.Specifics = append(out.Specifics, specificSnapshot{origin, p, since})
+			out.Specifics = append(out.Specifics, specificSnapshot{origin, p, b.recent[origin][prefix]})
 		}
 	}
-	for origin, burst := range b.bursts {
+	for _, origin := range slices.Sorted(maps.Keys(b.bursts)) {
+		burst := b.bursts[origin]
 		out.Bursts = append(out.Bursts, burstSnapshot{origin, burst.since, burst.count})
 	}
 	return nil

@@ -38,7 +38,11 @@ type keeper struct {
 	current detect.Knowledge
 	since   time.Time // since when its VRPs are in use
 	file    *rpki.Set // the VRPs of the file, which those of RTR come before
-	rtr     *rpki.Set
+	rtr     *rpki.Set // with the exceptions
+
+	excepting  sync.Mutex // guards what follows, from a change of it until that is in use
+	caches     *rpki.Set  // what RTR says
+	exceptions []rpki.Exceptions
 
 	organisations, peeringDB *topology.Organisations // of as_org, which comes before PeeringDB
 
@@ -74,6 +78,11 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 			now.VRPs = cmp.Or(k.rtr, k.file)
 		}, err
 	})
+	if len(f.RTR.Caches) > 0 && len(f.SLURM) > 0 {
+		k.sources = append(k.sources, refresh.New("slurm", f.SLURM[0], f.SLURM[1:], f.Refresh.VRPs, web, func(string) (refresh.Loaded, error) {
+			return k.readExceptions(f.SLURM)
+		}, log))
+	}
 	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		r, err := topology.ReadFile(path)
 		return refresh.Loaded{Entries: r.Len()}, func(now *detect.Knowledge) { now.Relationships = r }, err
@@ -192,6 +201,14 @@ func (k *keeper) rpkiAt(_ context.Context, at time.Time) (*rpki.Set, time.Time, 
 	return k.journal.At(at)
 }
 
+// rpkiChanges returns how that has changed, see [journal.Journal.Changes]; nothing where it is not recorded.
+func (k *keeper) rpkiChanges(ctx context.Context, q journal.Query) ([]journal.Change, journal.Position, error) {
+	if k.journal == nil {
+		return nil, journal.Position{}, nil
+	}
+	return k.journal.Changes(ctx, q)
+}
+
 // readVRPs holds back what lost more than [rpki.DefaultLimits] allow, until it has been so for an hour.
 func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) {
 	set, err := rpki.ReadFile(path, from, slurm...)
@@ -213,8 +230,48 @@ func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) 
 	return set, nil
 }
 
+// readExceptions puts the local exceptions to what RTR says to use. Those to the file come with the file.
+func (k *keeper) readExceptions(files []string) (refresh.Loaded, error) {
+	var l refresh.Loaded
+	var all []rpki.Exceptions
+	for _, file := range files {
+		x, err := rpki.ReadExceptions(file)
+		if err != nil {
+			return l, err
+		}
+		all = append(all, x)
+		l.Entries += x.Len()
+	}
+	k.excepting.Lock()
+	defer k.excepting.Unlock()
+	k.exceptions = all
+	if k.caches != nil {
+		k.except()
+	}
+	return l, nil
+}
+
 // useRTR takes the VRPs of RTR caches before those of a file; nil says that they have expired.
 func (k *keeper) useRTR(set *rpki.Set) {
+	k.excepting.Lock()
+	defer k.excepting.Unlock()
+	k.caches = set
+	k.except()
+}
+
+// except puts what the caches say to use, with the exceptions applied. The caller holds excepting.
+func (k *keeper) except() {
+	set := k.caches
+	if set != nil {
+		for _, x := range k.exceptions {
+			changed, err := x.Apply(set, k.caches.Source()+" with SLURM")
+			if err != nil { // the exceptions add more than a set may hold
+				k.log.Error("local exceptions to the RPKI are left out", "error", err)
+				break
+			}
+			set = changed
+		}
+	}
 	k.use(func(now *detect.Knowledge) {
 		k.rtr = set
 		now.VRPs = cmp.Or(k.rtr, k.file)
