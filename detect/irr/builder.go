@@ -1,6 +1,7 @@
 package irr
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,7 @@ type Builder struct {
 	claims  map[routeKey]routeClaim
 	names   map[string]string // interned
 	from    []string
+	partial bool
 	counts  Counts
 }
 
@@ -231,6 +233,72 @@ func (b *Builder) Drop(source string) {
 	maps.DeleteFunc(b.claims, func(k routeKey, _ routeClaim) bool { return k.source == source })
 }
 
+// Take adds the objects that from has of those sources that wanted accepts, or replaces those with their keys. What is
+// wrong with what from was built from is not counted again.
+func (b *Builder) Take(from *Database, wanted func(source string) bool) {
+	if from == nil {
+		return
+	}
+	ids, take := make([]uint8, len(from.sources)), make([]bool, len(from.sources))
+	for rank, name := range from.sources {
+		if take[rank] = wanted(name); take[rank] {
+			if ids[rank], take[rank] = b.source(name); !take[rank] {
+				b.counts.Malformed[TooManySources]++
+			}
+		}
+	}
+	b.v4, b.v6 = takeRoutes(b, b.v4, &from.v4, ids, take), takeRoutes(b, b.v6, &from.v6, ids, take)
+	taken := func(source string) bool {
+		rank := slices.Index(from.sources, source)
+		return rank >= 0 && take[rank]
+	}
+	for name, sets := range from.sets {
+		for _, s := range sets {
+			if taken(s.source) {
+				b.sets[objectKey{name, s.source}] = s
+			}
+		}
+	}
+	for asn, as := range from.autNums {
+		for _, a := range as {
+			if taken(a.Source) {
+				b.autNums[autNumKey{asn, a.Source}] = a
+			}
+		}
+	}
+	for k, c := range from.claims {
+		if taken(k.source) {
+			b.claims[k] = c
+		}
+	}
+}
+
+func takeRoutes[K key[K]](b *Builder, records []record[K], from *table[K], ids []uint8, take []bool) []record[K] {
+	records = slices.Grow(records, len(from.origins))
+	for i, k := range from.keys {
+		for j := from.first[i]; j < from.first[i+1]; j++ {
+			rank := from.sources[j]
+			if !take[rank] {
+				continue
+			}
+			if b.changes == MaxRouteObjects {
+				b.counts.Malformed[TooManyRoutes]++
+				continue
+			}
+			b.changes++
+			records = append(records, record[K]{k, from.origins[j], b.changes, ids[rank], false})
+		}
+	}
+	return records
+}
+
+// Name says where the objects are from, in place of what was said before.
+func (b *Builder) Name(from ...string) { b.from = from }
+
+// Partial says whether the objects are only those that somebody asked for: then a prefix that none covers is
+// Unavailable, not NotFound.
+func (b *Builder) Partial(partial bool) { b.partial = partial }
+
 // source returns the id of a source, which is no rank yet, and whether there is room for it.
 func (b *Builder) source(name string) (uint8, bool) {
 	id, ok := b.ids[name]
@@ -311,6 +379,35 @@ func (b *Builder) changeSet(o *rpsl.Object, source string, gone bool) string {
 	return ""
 }
 
+// AppendKey appends what tells an object from all others of its registry: two objects for which it is the same replace
+// each other. ok is false where a Builder would pass the object over.
+func AppendKey(buf []byte, o *rpsl.Object) (key []byte, ok bool) {
+	buf = append(buf, byte(o.Class))
+	switch o.Class {
+	case rpsl.Route, rpsl.Route6:
+		p, ok := parsePrefix(o.Key())
+		origin, known := parseASN(o.Get("origin"))
+		if !ok || !known || p.Addr().Is4() != (o.Class == rpsl.Route) {
+			return buf, false
+		}
+		return binary.BigEndian.AppendUint32(p.AppendTo(buf), origin), true
+	case rpsl.AutNum:
+		asn, ok := parseASN(o.Key())
+		return binary.BigEndian.AppendUint32(buf, asn), ok
+	case rpsl.ASSet, rpsl.RouteSet:
+		name := strings.ToUpper(string(o.Key()))
+		return append(buf, name...), len(name) <= maxName && classOfName(name) == o.Class
+	}
+	return buf, false
+}
+
+// read are the attributes that a Builder reads, beside the first of an object.
+var read = []string{"origin", "source", "member-of", "mnt-by", "mbrs-by-ref", "members", "mp-members", "import", "mp-import",
+	"export", "mp-export", "default", "mp-default"}
+
+// Reads reports whether a Builder reads an attribute: of a copy of a registry the rest can be left out.
+func Reads(attribute []byte) bool { return slices.Contains(read, string(attribute)) }
+
 // upper returns a name in upper case, the same string each time.
 func (b *Builder) upper(name []byte) string {
 	var buf [maxName + 1]byte
@@ -349,8 +446,11 @@ func (b *Builder) nameList(o *rpsl.Object, attribute string) []string {
 // Build returns the Database. It needs some 50 bytes for each route object that was added, until it is
 // done. The Builder must not be used afterwards.
 func (b *Builder) Build() *Database {
-	d := &Database{order: b.order, from: strings.Join(b.from, ", "), counts: b.counts,
+	d := &Database{order: b.order, from: strings.Join(b.from, ", "), counts: b.counts, uncovered: NotFound,
 		objects: objects{map[string][]*set{}, map[uint32][]*AutNum{}, b.claims}, memberOf: map[string][]claim{}}
+	if b.partial {
+		d.uncovered = Unavailable
+	}
 	d.sources = slices.Clone(b.sources)
 	slices.SortFunc(d.sources, func(x, y string) int { return compareSources(b.order, x, y) })
 	ranks := make([]uint8, len(b.sources))
@@ -399,6 +499,25 @@ func (b *Builder) Build() *Database {
 	}
 	d.counts.Prefixes, d.counts.Routes = len(d.v4.keys)+len(d.v6.keys), len(d.v4.origins)+len(d.v6.origins)
 	d.counts.Sets, d.counts.AutNums = len(b.sets), len(b.autNums)
+	d.count(b)
 	*b = Builder{}
 	return d
+}
+
+// count counts the objects of each source.
+func (d *Database) count(b *Builder) {
+	d.holdings = make([]Holding, len(d.sources))
+	for _, rank := range d.v4.sources {
+		d.holdings[rank].Routes++
+	}
+	for _, rank := range d.v6.sources {
+		d.holdings[rank].Routes++
+	}
+	rank := func(source string) int { return slices.Index(d.sources, source) }
+	for k := range b.sets {
+		d.holdings[rank(k.source)].Sets++
+	}
+	for k := range b.autNums {
+		d.holdings[rank(k.source)].AutNums++
+	}
 }
