@@ -87,7 +87,6 @@ type Builder struct {
 	claims  map[routeKey]routeClaim
 	names   map[string]string // interned
 	from    []string
-	partial bool
 	counts  Counts
 }
 
@@ -233,12 +232,29 @@ func (b *Builder) Drop(source string) {
 	maps.DeleteFunc(b.claims, func(k routeKey, _ routeClaim) bool { return k.source == source })
 }
 
-// Take adds the objects that from has of those sources that wanted accepts, or replaces those with their keys. What is
-// wrong with what from was built from is not counted again.
-func (b *Builder) Take(from *Database, wanted func(source string) bool) {
+// Merge makes one Database of dumps and of registries that are mirrored, each of which may be nil for what there is not
+// yet; it is nil where all are. Of a registry that is mirrored nothing of the dumps counts. order is as for NewBuilder.
+// What was wrong with the objects is not counted again.
+func Merge(order []string, dumps *Database, mirrored ...*Database) *Database {
+	b := NewBuilder(order)
+	b.take(dumps, func(source string) bool {
+		return !slices.ContainsFunc(mirrored, func(m *Database) bool { return slices.Contains(m.Sources(), source) })
+	})
+	for _, m := range mirrored {
+		b.take(m, func(string) bool { return true })
+	}
+	if len(b.from) == 0 {
+		return nil
+	}
+	return b.Build()
+}
+
+// take adds the objects that from has of those sources that wanted accepts, or replaces those with their keys.
+func (b *Builder) take(from *Database, wanted func(source string) bool) {
 	if from == nil {
 		return
 	}
+	b.from = append(b.from, from.from)
 	ids, take := make([]uint8, len(from.sources)), make([]bool, len(from.sources))
 	for rank, name := range from.sources {
 		if take[rank] = wanted(name); take[rank] {
@@ -292,12 +308,8 @@ func takeRoutes[K key[K]](b *Builder, records []record[K], from *table[K], ids [
 	return records
 }
 
-// Name says where the objects are from, in place of what was said before.
-func (b *Builder) Name(from ...string) { b.from = from }
-
-// Partial says whether the objects are only those that somebody asked for: then a prefix that none covers is
-// Unavailable, not NotFound.
-func (b *Builder) Partial(partial bool) { b.partial = partial }
+// Name says where the objects are from.
+func (b *Builder) Name(from string) { b.from = []string{from} }
 
 // source returns the id of a source, which is no rank yet, and whether there is room for it.
 func (b *Builder) source(name string) (uint8, bool) {
@@ -446,11 +458,8 @@ func (b *Builder) nameList(o *rpsl.Object, attribute string) []string {
 // Build returns the Database. It needs some 50 bytes for each route object that was added, until it is
 // done. The Builder must not be used afterwards.
 func (b *Builder) Build() *Database {
-	d := &Database{order: b.order, from: strings.Join(b.from, ", "), counts: b.counts, uncovered: NotFound,
+	d := &Database{order: b.order, from: strings.Join(b.from, ", "), counts: b.counts,
 		objects: objects{map[string][]*set{}, map[uint32][]*AutNum{}, b.claims}, memberOf: map[string][]claim{}}
-	if b.partial {
-		d.uncovered = Unavailable
-	}
 	d.sources = slices.Clone(b.sources)
 	slices.SortFunc(d.sources, func(x, y string) int { return compareSources(b.order, x, y) })
 	ranks := make([]uint8, len(b.sources))
@@ -499,25 +508,6 @@ func (b *Builder) Build() *Database {
 	}
 	d.counts.Prefixes, d.counts.Routes = len(d.v4.keys)+len(d.v6.keys), len(d.v4.origins)+len(d.v6.origins)
 	d.counts.Sets, d.counts.AutNums = len(b.sets), len(b.autNums)
-	d.count(b)
 	*b = Builder{}
 	return d
-}
-
-// count counts the objects of each source.
-func (d *Database) count(b *Builder) {
-	d.holdings = make([]Holding, len(d.sources))
-	for _, rank := range d.v4.sources {
-		d.holdings[rank].Routes++
-	}
-	for _, rank := range d.v6.sources {
-		d.holdings[rank].Routes++
-	}
-	rank := func(source string) int { return slices.Index(d.sources, source) }
-	for k := range b.sets {
-		d.holdings[rank(k.source)].Sets++
-	}
-	for k := range b.autNums {
-		d.holdings[rank(k.source)].AutNums++
-	}
 }

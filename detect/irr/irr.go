@@ -78,28 +78,9 @@ type Database struct {
 	v4      table[key4]
 	v6      table[key6]
 	objects
-	memberOf  map[string][]claim
-	counts    Counts
-	holdings  []Holding // by rank
-	uncovered State     // of a prefix that nothing covers
-	from      string
-}
-
-// Holding counts what a Database has of one registry.
-type Holding struct{ Routes, Sets, AutNums int }
-
-// Entries is how many objects there are.
-func (h Holding) Entries() int { return h.Routes + h.Sets + h.AutNums }
-
-// Holding returns what the database has of a registry, given in upper case.
-func (d *Database) Holding(source string) Holding {
-	if d == nil {
-		return Holding{}
-	}
-	if rank := slices.Index(d.sources, source); rank >= 0 {
-		return d.holdings[rank]
-	}
-	return Holding{}
+	memberOf map[string][]claim
+	counts   Counts
+	from     string
 }
 
 // Source names where the database came from.
@@ -123,13 +104,7 @@ func (d *Database) Sources() []string {
 	if d == nil {
 		return nil
 	}
-	var names []string
-	for rank, name := range d.sources {
-		if d.holdings[rank] != (Holding{}) {
-			names = append(names, name)
-		}
-	}
-	return names
+	return slices.Clone(d.sources)
 }
 
 // State says how the origin of p is registered. origin is 0 where it is none (the path is empty or
@@ -139,15 +114,15 @@ func (d *Database) State(p netip.Prefix, origin uint32) State {
 	case d == nil:
 		return Unavailable
 	case p.Addr().Is4():
-		return d.v4.state(makeKey4(p), origin, d.uncovered)
+		return d.v4.state(makeKey4(p), origin)
 	}
-	return d.v6.state(makeKey6(p), origin, d.uncovered)
+	return d.v6.state(makeKey6(p), origin)
 }
 
-func (t *table[K]) state(k K, origin uint32, uncovered State) State {
+func (t *table[K]) state(k K, origin uint32) State {
 	i := t.covering(k)
 	if i == none {
-		return uncovered
+		return NotFound
 	}
 	for ; i != none; i = t.parents[i] {
 		from, to := t.routes(i)
@@ -170,12 +145,12 @@ func (d *Database) Check(p netip.Prefix, origin uint32) Answer {
 }
 
 func check[K key[K]](d *Database, t *table[K], k K, origin uint32) Answer {
-	a := Answer{State: d.uncovered}
+	a := Answer{State: NotFound}
 	first := t.covering(k)
 	if first == none {
 		return a
 	}
-	a.State = t.state(k, origin, d.uncovered)
+	a.State = t.state(k, origin)
 	for i := first; i != none; i = t.parents[i] {
 		before := len(a.Routes)
 		from, to := t.routes(i)

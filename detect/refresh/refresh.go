@@ -29,14 +29,14 @@ import (
 // Configuration says how often sources are looked at.
 type Configuration struct {
 	VRPs         time.Duration `yaml:"vrps" doc:"Time between two looks at the VRPs and their exceptions."`
-	Mirrors      time.Duration `yaml:"mirrors" doc:"Time between two questions to a registry that is mirrored (knowledge.irr.mirrors)."`
+	Mirrors      time.Duration `yaml:"mirrors" doc:"Time between two questions to a registry that is mirrored (knowledge.irr.mirrors); what they say is put together no more often."`
 	Others       time.Duration `yaml:"others" doc:"Time between two looks at everything else."`
 	MaxFileBytes int64         `yaml:"max_file_bytes" config:"bytes" doc:"Largest file that is fetched."`
 }
 
 // DefaultConfiguration follows the RPKI as validators do, and the rest as it is published.
 func DefaultConfiguration() Configuration {
-	return Configuration{VRPs: 10 * time.Minute, Mirrors: 5 * time.Minute, Others: 12 * time.Hour, MaxFileBytes: 1 << 30}
+	return Configuration{VRPs: 10 * time.Minute, Mirrors: 10 * time.Minute, Others: 12 * time.Hour, MaxFileBytes: 1 << 30}
 }
 
 // Validate reports every value out of range.
@@ -94,7 +94,8 @@ type Load func(path string) (Loaded, error)
 type Follower interface {
 	// Begin puts to use what was kept of before, and returns when that was current; the zero Loaded where there is nothing.
 	Begin() (l Loaded, current time.Time)
-	// Follow asks for what is new and puts it to use, and returns what is in use then. An error leaves what was.
+	// Follow asks for what is new and puts it to use, and returns what is in use then, also with an error: what came before
+	// it may be good.
 	Follow(ctx context.Context) (Loaded, error)
 }
 
@@ -221,7 +222,10 @@ func (s *Source) Begin(ctx context.Context) error {
 
 // Run looks at the source again and again until ctx ends. It returns nil.
 func (s *Source) Run(ctx context.Context) error {
-	const soonest = 15 * time.Second
+	soonest := 15 * time.Second
+	if s.follower != nil {
+		soonest = time.Minute // registries ask not to be asked more often
+	}
 	wait := s.every
 	if s.follower != nil || s.web != nil && s.Status().State != Fresh {
 		wait = 0 // nothing is in use, or an old copy
@@ -274,15 +278,20 @@ func (s *Source) look(ctx context.Context) error {
 // follow asks the follower's server.
 func (s *Source) follow(ctx context.Context) error {
 	l, err := s.follower.Follow(ctx)
+	st, checked := s.Status(), time.Now()
 	if err != nil {
-		return err
+		if checked = st.Checked; st.State == Missing {
+			checked = l.AsOf
+		}
 	}
-	if st := s.Status(); st.State != Missing && st.Serial == l.Serial {
-		s.set(func(st *Status) { st.State, st.AsOf, st.Checked = Fresh, l.AsOf, time.Now() })
-		return nil
+	switch {
+	case l == Loaded{}:
+	case st.State == Missing || st.Serial != l.Serial:
+		s.loaded(l, l.Serial, l.AsOf, checked)
+	case err == nil:
+		s.set(func(st *Status) { st.State, st.AsOf, st.Checked = Fresh, l.AsOf, checked })
 	}
-	s.loaded(l, l.Serial, l.AsOf, time.Now())
-	return nil
+	return err
 }
 
 // reread reads the files of this machine unless they are as they were.
