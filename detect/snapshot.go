@@ -20,7 +20,7 @@ import (
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 3
+const snapshotVersion = 4
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -57,6 +57,7 @@ type snapshot struct {
 	Dirty               []dirtySnapshot
 	Findings            []findingSnapshot
 	Cases               []caseSnapshot
+	Turns               []turnSnapshot
 }
 
 type peerSnapshot struct {
@@ -193,6 +194,7 @@ func (s *shard) save(out *snapshot) error {
 			return true
 		})
 		out.OriginCount = append(out.OriginCount, pairs)
+		s.saveTurns(out, uint32(i), firstEntry+uint32(i))
 		for _, f := range s.suspects[uint32(i)] {
 			fs, err := f.save(firstEntry + uint32(i))
 			if err != nil {
@@ -254,6 +256,9 @@ func (e *Engine) Restore(state []byte) error {
 	}
 	places, err := e.loadEntries(&s)
 	if err != nil {
+		return err
+	}
+	if err := e.loadTurns(&s, places); err != nil {
 		return err
 	}
 	return e.loadCases(&s, places)
