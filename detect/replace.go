@@ -106,7 +106,7 @@ func (s *shard) reconsider(r reconsideration, paths []bool) {
 		}
 		concerned := s.concerns(en, r)
 		if concerned {
-			s.noteTurns(en, uint32(i), r.before, r.at)
+			s.noteTurns(en, uint32(i), r.before)
 		}
 		if concerned || hasPath(en, paths) {
 			s.markDirty(en, uint32(i), r.at)

@@ -9,7 +9,6 @@ import (
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
-	"github.com/routevigil/routevigil/ingest"
 )
 
 // When ROAs change so that routes become Invalid which have long been there, it is the ROAs that something
@@ -22,7 +21,6 @@ import (
 // as long as they would be Invalid, also while they are gone, so that routes that come back are part of it.
 type turn struct {
 	origin uint32
-	at     ingest.Time
 	ledger ledger
 }
 
@@ -32,7 +30,7 @@ func findTurn(ts []turn, origin uint32) (at int, found bool) {
 
 // noteTurns notes which stable routes of e the VRPs forbid now that did not before. Before there were
 // any VRPs no route was either Valid or NotFound.
-func (s *shard) noteTurns(e *entry, id uint32, before *rpki.Set, at ingest.Time) {
+func (s *shard) noteTurns(e *entry, id uint32, before *rpki.Set) {
 	if before == nil || s.know.VRPs == nil {
 		return
 	}
@@ -50,7 +48,7 @@ func (s *shard) noteTurns(e *entry, id uint32, before *rpki.Set, at ingest.Time)
 		if found { // of an earlier change, made good in between without a judgement
 			ts = slices.Delete(ts, i, i+1)
 		}
-		s.turned[id] = slices.Insert(ts, i, turn{origin, at, s.weighTurn(e, origin, before)})
+		s.turned[id] = slices.Insert(ts, i, turn{origin, s.weighTurn(e, origin, before)})
 	}
 }
 
@@ -107,9 +105,7 @@ func (s *shard) judgeTurns(e *entry, d dirtyEntry) []finding {
 		v := &verdict{kind: incident.ROAChange, victim: t.origin, expected: []uint32{t.origin}, observed: t.origin,
 			rpki: rpki.Invalid, irr: s.know.IRR.State(e.prefix, t.origin), ledger: slices.Clone(t.ledger)}
 		s.tellHistory(v, e, nil, s.table.origin(e, t.origin))
-		f := s.finding(e, d, v, rs)
-		f.since = max(f.since, t.at)
-		found = append(found, f)
+		found = append(found, s.finding(e, d, v, rs))
 	}
 	return found
 }
@@ -150,14 +146,13 @@ func turnSeverity(prefixes int, share float64) incident.Severity {
 // turnSnapshot is a turn at rest.
 type turnSnapshot struct {
 	Entry, Origin uint32
-	At            ingest.Time
 	Ledger        []incident.Evidence
 }
 
 // saveTurns adds the turns of an entry, which is the one at place in the snapshot.
 func (s *shard) saveTurns(out *snapshot, id, place uint32) {
 	for _, t := range s.turned[id] {
-		out.Turns = append(out.Turns, turnSnapshot{place, t.origin, t.at, t.ledger})
+		out.Turns = append(out.Turns, turnSnapshot{place, t.origin, t.ledger})
 	}
 }
 
@@ -172,7 +167,7 @@ func (e *Engine) loadTurns(s *snapshot, places []place) error {
 		if found {
 			return fmt.Errorf("detector state: damaged: a change of ROAs twice")
 		}
-		sh.turned[id] = slices.Insert(sh.turned[id], i, turn{ts.Origin, ts.At, ts.Ledger})
+		sh.turned[id] = slices.Insert(sh.turned[id], i, turn{ts.Origin, ts.Ledger})
 		en := &sh.table.entries[id]
 		en.suspect = true
 		if vrps := sh.know.VRPs; vrps != nil && vrps.State(en.prefix, ts.Origin, true) != rpki.Invalid {

@@ -28,8 +28,8 @@ type turning struct {
 // turningPrefixes are the prefixes of AS20000, in blocks that several shards own.
 var turningPrefixes = []string{"20.0.0.0/24", "21.0.0.0/24", "22.0.0.0/23"}
 
-// newTurning has learned that AS20000 has its prefixes and AS20001 has 20.0.1.0/24, at five peers, and that one
-// peer alone has 23.0.0.0/24 by AS20002.
+// newTurning has learned that AS20000 has its prefixes, AS20001 has 20.0.1.0/24 and AS64512, a private number, has
+// 24.0.0.0/24, at five peers, and that one peer alone has 23.0.0.0/24 by AS20002.
 func newTurning(t *testing.T, shards int, vs ...rpki.VRP) *turning {
 	tt := &turning{t: t, config: DefaultConfiguration(), at: start}
 	tt.config.Shards = shards
@@ -45,6 +45,7 @@ func newTurning(t *testing.T, shards int, vs ...rpki.VRP) *turning {
 			row(w.Peer, p, 20000)
 		}
 		row(w.Peer, "20.0.1.0/24", 20001)
+		row(w.Peer, "24.0.0.0/24", 64512)
 		if i == 0 {
 			row(w.Peer, "23.0.0.0/24", 20002)
 		}
@@ -202,7 +203,6 @@ func TestNoROAChange(t *testing.T) {
 		"another's ROA for an unused part":     {nil, []rpki.VRP{roa("20.0.0.0/25", 25, 30009)}},
 		"Invalid before, by the same":          {[]rpki.VRP{other}, []rpki.VRP{other, roa("60.0.0.0/8", 8, 1)}},
 		"Invalid before, by another":           {[]rpki.VRP{other}, []rpki.VRP{roa("20.0.0.0/24", 24, 30010)}},
-		"a route of a single peer":             {nil, []rpki.VRP{roa("23.0.0.0/24", 24, 30009)}},
 		"the only ROA lost, so it is NotFound": {[]rpki.VRP{roa("20.0.0.0/24", 24, 20000)}, []rpki.VRP{roa("60.0.0.0/8", 8, 1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,6 +211,34 @@ func TestNoROAChange(t *testing.T) {
 			tt.pass(5 * time.Minute)
 			tt.wants("after the change")
 		})
+	}
+}
+
+// What one peer alone had when the ROAs changed does not turn when others have it later, also where the change is the
+// first thing after a restart.
+func TestNoROAChangeForASinglePeer(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		tt := newTurning(t, 1)
+		if restarted {
+			tt.restore(1)
+		}
+		tt.set("second", roa("23.0.0.0/24", 24, 30009))
+		tt.pass(2 * time.Second)
+		tt.announce("23.0.0.0/24", 2000, 10000, 20002)
+		tt.pass(5 * time.Minute)
+		tt.wants("when all have it")
+	}
+}
+
+// A number in private use is nobody's, so there is nobody to tell.
+func TestNoROAChangeForPrivateASN(t *testing.T) {
+	tt := newTurning(t, 1)
+	tt.set("second", roa("24.0.0.0/24", 24, 30009))
+	tt.pass(5 * time.Minute)
+	for _, ev := range tt.events {
+		if ev.Incident.Kind == incident.ROAChange {
+			t.Errorf("%s %s", ev.Change, ev.Incident.Title)
+		}
 	}
 }
 
@@ -248,7 +276,9 @@ func TestROAChangeAndExpiry(t *testing.T) {
 	tt.pass(2 * time.Second)
 	tt.wants("with others after expiry", roaOpened)
 	expire(tt)
-	tt.wants("when those expire", roaOpened)
+	tt.announce("20.0.0.0/24", 2000, 10000, 10000, 20000)
+	tt.pass(5 * time.Minute)
+	tt.wants("when those expire and routes change", roaOpened)
 	tt.set("the same", forbidden...)
 	tt.pass(5 * time.Minute)
 	tt.wants("when those are back", roaOpened)
