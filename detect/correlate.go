@@ -424,12 +424,18 @@ func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence
 		prefixes = []netip.Prefix{best}
 	}
 	var merged []incident.Evidence
-	at := map[string]int{}
+	at, named := map[string]int{}, 0
 	for _, p := range prefixes {
 		for _, e := range ic.findings[p].verdict.ledger {
-			i, ok := at[e.Rule]
+			key := evidenceKey(e)
+			i, ok := at[key]
 			if !ok {
-				at[e.Rule] = len(merged)
+				if key != e.Rule {
+					if named++; named > maxNamed {
+						continue
+					}
+				}
+				at[key] = len(merged)
 				merged = append(merged, e)
 			} else if math.Abs(e.Weight) > math.Abs(merged[i].Weight) {
 				merged[i] = e
@@ -519,6 +525,8 @@ func severity(k incident.Kind, prefixes int, confidence, share float64) incident
 		if share >= 0.5 {
 			rank++
 		}
+	case incident.ROAChange:
+		rank = turnSeverity(prefixes, share).Rank()
 	case incident.BogonPrefix, incident.BogonASN, incident.PrivateASNLeak, incident.BlackholeLeak:
 		rank = incident.Low.Rank()
 	}

@@ -39,6 +39,7 @@ type shard struct {
 	suspects       map[uint32][]finding // by entry
 	changes        []findingChange      // of this tick
 	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
+	turned         map[uint32][]turn    // by entry, sorted by origin
 }
 
 // dirtyEntry is an entry to judge at the next tick, with the time of its first and last change.
@@ -180,7 +181,8 @@ func (s *shard) judgeDirty() {
 	for _, d := range s.dirty {
 		e := &s.table.entries[d.id]
 		e.dirty = 0
-		s.replaceFindings(d, e, s.judgeEntry(e, d))
+		s.replaceFindings(d, e, append(s.judgeEntry(e, d), s.judgeTurns(e, d)...))
+		e.suspect = e.suspect || len(s.turned[d.id]) > 0
 	}
 	s.dirty = s.dirty[:0]
 	if n := len(s.table.paths.nodes); n >= s.nextGC {

@@ -20,7 +20,7 @@ import (
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 4
+const snapshotVersion = 5
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -59,6 +59,7 @@ type snapshot struct {
 	Cases               []caseSnapshot
 	Specifics           []specificSnapshot
 	Bursts              []burstSnapshot
+	Turns               []turnSnapshot
 }
 
 type peerSnapshot struct {
@@ -213,6 +214,7 @@ func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 			return true
 		})
 		out.OriginCount = append(out.OriginCount, pairs)
+		s.saveTurns(out, uint32(i), firstEntry+uint32(i))
 		for _, f := range s.suspects[uint32(i)] {
 			fs, err := f.save(firstEntry + uint32(i))
 			if err != nil {
@@ -284,6 +286,9 @@ func (e *Engine) Restore(state []byte) error {
 	}
 	places, err := e.loadEntries(&s)
 	if err != nil {
+		return err
+	}
+	if err := e.loadTurns(&s, places); err != nil {
 		return err
 	}
 	return e.loadCases(&s, places)

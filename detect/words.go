@@ -53,6 +53,8 @@ func title(inc *incident.Incident) string {
 			return fmt.Sprintf("%s announces %s, whose ROA lets nobody announce it", off, what)
 		}
 		return fmt.Sprintf("%s announces %s against the ROA of %s", off, what, victims)
+	case incident.ROAChange:
+		return fmt.Sprintf("A change of ROAs made %s of %s RPKI Invalid", what, victims)
 	case incident.BlackholeLeak:
 		return fmt.Sprintf("%s lets the blackhole route %s out", off, what)
 	}
@@ -74,7 +76,9 @@ var whatItMeans = map[incident.Kind]string{
 	incident.BogonASN:            "A reserved AS number was not removed before the route was passed on.",
 	incident.BogonPrefix:         "Nobody may use these addresses in the global table.",
 	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
-	incident.BlackholeLeak:       "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
+	incident.ROAChange: "The routes are as ever, but networks that validate origins drop them from now on, so traffic to these addresses fails in parts of the Internet. " +
+		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
+	incident.BlackholeLeak: "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
 }
 
 func plural(n int, one, more string) string {
