@@ -23,11 +23,21 @@ import (
 // one AS has begun with many of them, they and those that follow are judged as a burst until it is over.
 // Nobody is accused for
 //   - few of them (traffic engineering), or many that come one by one over a day;
-//   - what was announced before, be it long ago, such as what a session reset or a flap brings back;
+//   - what was announced before, be it long ago and by one peer alone, such as what a session reset or a flap
+//     brings back;
 //   - what only peers tell whose sessions have just come up: a new peer brings a table of its own;
 //   - what fewer networks than for any incident have: a single peer may be given its neighbour's internals;
+//   - routes over ASes that no route to the block passes, or that the relationships show to be leaked: somebody
+//     further on made or passed them on, such as a route optimiser;
 //   - blackhole routes, which are a kind of their own;
-//   - what ROAs allow and route objects name exactly: somebody prepared it.
+//   - what a ROA allows, unless it is longer than anybody accepts, or what a route object names exactly: somebody
+//     prepared it.
+//
+// Where false alarms remain: a holder who does any of this on purpose, for dozens of prefixes within minutes and
+// without a ROA or route objects for them (moving a data centre, defence against a hijack or a flood). And a leak is
+// missed where a wide ROA covers it, and without a table dump as the baseline, as then little is known to be new. A
+// re-origination accuses nobody who would not be accused of hijacks; it may only be an attack after all, which is
+// why it is as severe as one.
 
 // burstWindow is the event time within which the parts of a burst begin.
 const burstWindow = 10 * time.Minute
