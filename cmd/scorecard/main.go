@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/routevigil/routevigil/detect/scorecard"
+	"github.com/routevigil/routevigil/detect/simulate"
 )
 
 func main() {
@@ -36,7 +37,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	results, err := play(sources)
+	results, err := play(append(sources, simulated()...))
 	if err != nil {
 		return err
 	}
@@ -55,6 +56,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%d of %d figures are not reached", len(missed), len(card.Thresholds))
 	}
 	return nil
+}
+
+// simulated are worlds made up by package simulate, half of them for tuning and half for judging.
+func simulated() []scorecard.Source {
+	var sources []scorecard.Source
+	for seed := range uint64(4) {
+		c := simulate.DefaultConfiguration()
+		c.Seed = seed
+		sources = append(sources, scorecard.Source{Group: scorecard.Simulated, Name: fmt.Sprintf("simulated-%d", seed), Judging: seed%2 == 1,
+			Load: func() (*scorecard.Case, error) { return simulate.Case(c) }})
+	}
+	return sources
 }
 
 // play runs all cases, several at once.

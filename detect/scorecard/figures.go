@@ -314,6 +314,7 @@ func calibrate(rs []Result, half Half) Calibration {
 const (
 	RealEvents = "real events"
 	Scenarios  = "scenarios"
+	Simulated  = "simulated"
 	Quiet      = "quiet files"
 )
 
@@ -348,6 +349,11 @@ func thresholds(gs []Figures) []Threshold {
 				check(name, "found", 1, false, f.Recall())
 				check(name, "right kind", 0.80, false, share(f.RightKind, seen))
 				check(name, "right offender", 0.85, false, share(f.RightOffender, seen))
+			}
+		case Simulated:
+			if f.Half == Judging {
+				check(name, "recall at severity medium and above", 0.98, false, f.RecallMedium())
+				check(name, "precision at severity medium and above", 0.98, false, f.PrecisionMedium())
 			}
 		case Quiet:
 			if f.Half == Both {
