@@ -352,9 +352,9 @@ func (e *Engine) FinishBaseline() {
 	e.learn = false
 	e.parallel(func(s *shard) {
 		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
-		for i := range s.table.entries {
-			s.takeAsNormal(uint32(i), e.remembers, e.clock)
-			s.table.history.Each(s.table.entries[i].origins, func(o *origins.Pair) bool {
+		for id, en := range s.table.all() {
+			s.takeAsNormal(id, e.remembers, e.clock)
+			s.table.history.Each(en.origins, func(o *origins.Pair) bool {
 				s.warmSince = max(s.warmSince, o.First())
 				return true
 			})

@@ -141,8 +141,8 @@ func (k KnownOrigin) String() string { return factsOf(k.Prefix, k.Facts) }
 func (s *shard) known(p netip.Prefix) []KnownOrigin {
 	all := []KnownOrigin{}
 	e := &entry{prefix: p}
-	if id, ok := s.table.index[p]; ok {
-		e = &s.table.entries[id]
+	if id, ok := s.table.lookup(p); ok {
+		e = s.table.entry(id)
 	}
 	if e.origins == 0 {
 		if e, _ = s.cover(e); e == nil {
@@ -181,11 +181,11 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	registered := s.know.IRR.Check(p, origin)
 	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
-	for _, c := range s.table.covering(p) {
+	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
-	if id, ok := s.table.index[p]; ok {
-		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(&s.table.entries[id]))...)
+	if id, ok := s.table.lookup(p); ok {
+		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(s.table.entry(id)))...)
 	}
 	u := ingest.Update{Time: s.now, Announced: []bgp.NLRI{{Prefix: p}}, Attrs: bgp.Attributes{Has: bgp.HasASPath, ASPath: path}}
 	node := s.table.paths.intern(path, false)
@@ -208,13 +208,13 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 			x.Leak.Basis = s.know.VRPs.Source()
 		}
 	}
-	id, ok := s.table.index[p]
+	id, ok := s.table.lookup(p)
 	if !ok {
 		x.Explanation = fmt.Sprintf("%s is shorter than /%d and not judged.", p, minBits(p))
 		return x
 	}
 	s.need = explainPeers
-	entry := &s.table.entries[id]
+	entry := s.table.entry(id)
 	g := group{s.table.paths.nodes[node].origin, rs, s.commonTail(rs)}
 	v := s.judgeGroup(entry, &g)
 	if leak := s.explainLeak(entry, rs, v); leak != nil {

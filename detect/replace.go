@@ -94,10 +94,9 @@ func (s *shard) reconsider(r reconsideration, paths []bool) {
 	if s.learning {
 		return
 	}
-	for i := range s.table.entries {
-		en := &s.table.entries[i]
+	for id, en := range s.table.all() {
 		if len(en.routes) > 0 && (s.concerns(en, r) || hasPath(en, paths)) {
-			s.markDirty(en, uint32(i), r.at)
+			s.markDirty(en, id, r.at)
 		}
 	}
 }
