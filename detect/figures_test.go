@@ -30,6 +30,11 @@ func processor(tb testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// reportProcessor reports the processor time of each of n things that were done since from.
+func reportProcessor(b *testing.B, from time.Duration, n int) {
+	b.ReportMetric(float64((processor(b)-from).Nanoseconds())/float64(n), "cpu-ns/op")
+}
+
 // stream calls f for every update of a file.
 func stream(tb testing.TB, path string, f func(*ingest.Update)) {
 	if _, err := os.Stat(path); err != nil {
