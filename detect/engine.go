@@ -308,7 +308,9 @@ func (e *Engine) tick() {
 func (e *Engine) shareLearned() {
 	for _, s := range e.shards {
 		e.links.learn(s.learned, s.learnedValleys)
-		s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]
+		if s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]; cap(s.learned) > 1<<12 {
+			s.learned = nil // a baseline's, which is never needed again
+		}
 	}
 }
 

@@ -38,9 +38,9 @@ const entryChunk = 1 << 10
 
 // table is the Adj-RIB-In of every peer for the prefixes of one shard.
 //
-// The one index also answers what covers a prefix, by a look-up for every shorter length that any prefix has: with the
-// 24 of IPv4 and the 40 of IPv6 that takes less than half of the time of a walk through a radix tree, and none of the
-// 112 bytes a prefix.
+// The one index also answers what covers a prefix, by a look-up for every shorter length that any prefix has, and so
+// saves the 112 bytes a prefix of a radix tree. With all that lies around an entry (its place in the index, one origin's
+// history) a prefix takes 151 bytes and a route 8.2, as TestMemory measures.
 type table struct {
 	paths     *pathTree
 	history   *origins.History
