@@ -332,8 +332,8 @@ func (e *Engine) beginBursts() bool {
 	parts := e.bursts.note(fresh, e.clock)
 	for _, p := range parts {
 		s := e.shardOf(p.prefix)
-		if id, ok := s.table.index[p.prefix]; ok {
-			s.markDirty(&s.table.entries[id], id, p.since)
+		if id, ok := s.table.lookup(p.prefix); ok {
+			s.markDirty(s.table.entry(id), id, p.since)
 		}
 	}
 	return len(parts) > 0
@@ -342,7 +342,9 @@ func (e *Engine) beginBursts() bool {
 func (e *Engine) shareLearned() {
 	for _, s := range e.shards {
 		e.links.learn(s.learned, s.learnedValleys)
-		s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]
+		if s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]; cap(s.learned) > 1<<12 {
+			s.learned = nil // a baseline's, which is never needed again
+		}
 	}
 }
 
@@ -386,9 +388,9 @@ func (e *Engine) FinishBaseline() {
 	e.learn = false
 	e.parallel(func(s *shard) {
 		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
-		for i := range s.table.entries {
-			s.takeAsNormal(uint32(i), e.remembers, e.clock)
-			s.table.history.Each(s.table.entries[i].origins, func(o *origins.Pair) bool {
+		for id, en := range s.table.all() {
+			s.takeAsNormal(id, e.remembers, e.clock)
+			s.table.history.Each(en.origins, func(o *origins.Pair) bool {
 				s.warmSince = max(s.warmSince, o.First())
 				return true
 			})

@@ -145,8 +145,8 @@ func (k KnownOrigin) String() string { return factsOf(k.Prefix, k.Facts) }
 func (s *shard) known(p netip.Prefix) []KnownOrigin {
 	all := []KnownOrigin{}
 	e := &entry{prefix: p}
-	if id, ok := s.table.index[p]; ok {
-		e = &s.table.entries[id]
+	if id, ok := s.table.lookup(p); ok {
+		e = s.table.entry(id)
 	}
 	if e.origins == 0 {
 		if e, _ = s.cover(e); e == nil {
@@ -253,12 +253,12 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	registered := s.know.IRR.Check(p, origin)
 	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
-	for _, c := range s.table.covering(p) {
+	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
 	en := entry{prefix: p}
-	if id, ok := s.table.index[p]; ok {
-		known := &s.table.entries[id]
+	if id, ok := s.table.lookup(p); ok {
+		known := s.table.entry(id)
 		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(known))...)
 		en.routes, en.origins, en.suspect = slices.Clone(known.routes), s.table.history.Copy(known.origins), known.suspect
 	}

@@ -48,10 +48,18 @@ func canonical(t *testing.T, e *Engine) []byte {
 func rest(e *Engine) []any {
 	r := []any{len(e.peers.list), len(e.peers.index), e.peers.last, e.peers.lastID, e.peers.active, len(e.links.links), len(e.links.roles)}
 	for _, s := range e.shards {
-		r = append(r, s.now, s.need, len(s.dirty), len(s.learned), len(s.learnedValleys), len(s.suspects), len(s.table.entries), len(s.table.index),
-			len(s.table.paths.nodes), len(s.table.paths.children), s.table.history.Len(), s.table.routes, s.table.announced, slices.Clone(s.table.perPeer))
+		r = append(r, s.now, s.need, len(s.dirty), len(s.learned), len(s.learnedValleys), len(s.suspects), s.table.size, taken(&s.table.index),
+			len(s.table.paths.nodes), taken(&s.table.paths.children), s.table.history.Len(), s.table.routes, s.table.announced, slices.Clone(s.table.perPeer))
 	}
 	return r
+}
+
+// taken is how many ids an index holds.
+func taken(x *idIndex) (n int) {
+	for i := range x.parts {
+		n += x.parts[i].used
+	}
+	return n
 }
 
 // questions are routes near what a scenario is about: known and new prefixes, more-specifics, paths that are cut

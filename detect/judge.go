@@ -308,7 +308,7 @@ func after(tail []uint32, asn uint32) uint32 {
 
 // cover returns the longest covering prefix that is really announced, with its usual origins.
 func (s *shard) cover(e *entry) (*entry, []*origins.Pair) {
-	for _, c := range s.table.covering(e.prefix) {
+	for c := range s.table.covering(e.prefix) {
 		if len(c.routes) == 0 || c.prefix.Bits() < minBits(c.prefix) {
 			continue
 		}
@@ -527,7 +527,7 @@ func (s *shard) weighRegistry(v *verdict, p netip.Prefix, origin uint32) {
 
 // weighCover adds what the blocks around a prefix say of its origin.
 func (s *shard) weighCover(v *verdict, e *entry, cover *entry, origin uint32) {
-	for _, c := range s.table.covering(e.prefix) {
+	for c := range s.table.covering(e.prefix) {
 		if o := s.table.origin(c, origin); o != nil && o.MarkedUsual() {
 			v.ledger.add("origin.larger_cover", weightLargerCover, "history", s.baseline(), "AS%d also announces %s, which contains it", origin, c.prefix)
 			break
@@ -549,8 +549,8 @@ func (s *shard) foreignSpecifics(c *entry) int {
 	budget := 512
 	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
 		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
-			if id, ok := s.table.index[p]; ok {
-				s.table.history.Each(s.table.entries[id].origins, func(o *origins.Pair) bool {
+			if id, ok := s.table.lookup(p); ok {
+				s.table.history.Each(s.table.entry(id).origins, func(o *origins.Pair) bool {
 					co := s.table.origin(c, o.Origin())
 					foreign := o.MarkedUsual() && o.Routes() > 0 && (co == nil || !co.MarkedUsual())
 					if foreign {

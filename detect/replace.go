@@ -99,17 +99,16 @@ func (s *shard) reconsider(r reconsideration, paths []bool) {
 	if s.learning {
 		return
 	}
-	for i := range s.table.entries {
-		en := &s.table.entries[i]
+	for id, en := range s.table.all() {
 		if len(en.routes) == 0 {
 			continue
 		}
 		concerned := s.concerns(en, r)
 		if concerned {
-			s.noteTurns(en, uint32(i), r.before)
+			s.noteTurns(en, id, r.before)
 		}
 		if concerned || hasPath(en, paths) {
-			s.markDirty(en, uint32(i), r.at)
+			s.markDirty(en, id, r.at)
 		}
 	}
 }

@@ -168,7 +168,7 @@ func (e *Engine) loadTurns(s *snapshot, places []place) error {
 			return fmt.Errorf("detector state: damaged: a change of ROAs twice")
 		}
 		sh.turned[id] = slices.Insert(sh.turned[id], i, turn{ts.Origin, ts.Ledger})
-		en := &sh.table.entries[id]
+		en := sh.table.entry(id)
 		en.suspect = true
 		if vrps := sh.know.VRPs; vrps != nil && vrps.State(en.prefix, ts.Origin, true) != rpki.Invalid {
 			sh.markDirty(en, id, e.clock)

@@ -100,11 +100,11 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 		if n.PathID != pathID || !s.owns(n.Prefix) {
 			continue
 		}
-		id, ok := s.table.index[n.Prefix]
+		id, ok := s.table.lookup(n.Prefix)
 		if !ok {
 			continue
 		}
-		e := &s.table.entries[id]
+		e := s.table.entry(id)
 		if s.table.unset(e, peer, u.Time) && e.suspect {
 			s.markDirty(e, id, u.Time)
 		}
@@ -136,7 +136,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 	if !ok {
 		return
 	}
-	e := &s.table.entries[id]
+	e := s.table.entry(id)
 	o, changed := s.table.set(e, peer, path, u.Time)
 	if !changed {
 		return
@@ -170,7 +170,7 @@ func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
 // peersGone drops the routes of sessions that ended.
 func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
 	for _, id := range s.table.dropPeers(gone, at) {
-		if e := &s.table.entries[id]; e.suspect {
+		if e := s.table.entry(id); e.suspect {
 			s.markDirty(e, id, at)
 		}
 	}
@@ -179,7 +179,7 @@ func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
 // judgeDirty judges what changed since the last tick and fills s.changes and s.learned.
 func (s *shard) judgeDirty() {
 	for _, d := range s.dirty {
-		e := &s.table.entries[d.id]
+		e := s.table.entry(d.id)
 		e.dirty = 0
 		s.replaceFindings(d, e, append(s.judgeEntry(e, d), s.judgeTurns(e, d)...))
 		e.suspect = e.suspect || len(s.turned[d.id]) > 0

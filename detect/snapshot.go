@@ -195,8 +195,7 @@ func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 		out.NodeASN = append(out.NodeASN, n.asn)
 		out.NodeParent = append(out.NodeParent, node(n.parent))
 	}
-	for i := range s.table.entries {
-		e := &s.table.entries[i]
+	for id, e := range s.table.all() {
 		p, err := e.prefix.MarshalBinary()
 		if err != nil {
 			return err
@@ -214,9 +213,9 @@ func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 			return true
 		})
 		out.OriginCount = append(out.OriginCount, pairs)
-		s.saveTurns(out, uint32(i), firstEntry+uint32(i))
-		for _, f := range s.suspects[uint32(i)] {
-			fs, err := f.save(firstEntry + uint32(i))
+		s.saveTurns(out, id, firstEntry+id)
+		for _, f := range s.suspects[id] {
+			fs, err := f.save(firstEntry + id)
 			if err != nil {
 				return err
 			}
@@ -398,7 +397,7 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 	first, origin := 0, 0 // of the routes and origins of the prefix
 	for i, b := range s.Prefixes {
 		var p netip.Prefix
-		if err := p.UnmarshalBinary(b); err != nil {
+		if err := p.UnmarshalBinary(b); err != nil || !p.IsValid() {
 			return nil, damaged("prefix")
 		}
 		routes, pairs := int(s.RouteCount[i]), int(s.OriginCount[i])
@@ -411,7 +410,7 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 			return nil, damaged("too many prefixes")
 		}
 		places[i] = place{sh, id}
-		en := &sh.table.entries[id]
+		en := sh.table.entry(id)
 		for j := origin; j < origin+pairs; j++ {
 			pair, err := origins.DecodePair(s.Origins[j*origins.EncodedPair:])
 			if err != nil {
@@ -464,7 +463,7 @@ func (e *Engine) loadCases(s *snapshot, places []place) error {
 			return fmt.Errorf("detector state: damaged: a change without a prefix")
 		}
 		at := places[d.Entry]
-		en := &at.shard.table.entries[at.id]
+		en := at.shard.table.entry(at.id)
 		at.shard.markDirty(en, at.id, d.First)
 		at.shard.markDirty(en, at.id, d.Last)
 	}
@@ -491,7 +490,7 @@ func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 			return fmt.Errorf("detector state: damaged: a finding of an unknown peer")
 		}
 	}
-	en := &at.shard.table.entries[at.id]
+	en := at.shard.table.entry(at.id)
 	f := finding{key: v.key(), prefix: en.prefix, since: s.Since, verdict: v, peers: s.Peers,
 		asns: e.peers.countASNs(s.Peers), paths: s.Paths, usual: s.Usual}
 	k := f.key
