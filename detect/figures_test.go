@@ -91,29 +91,22 @@ func BenchmarkRealTable(b *testing.B) {
 	}
 }
 
-// BenchmarkRealUpdates decompresses, decodes and applies the updates over the table: first most of them are routes that
-// the table does not have, from peers it does not know; then, over what they left, again.
+// BenchmarkRealUpdates decompresses, decodes and applies the updates over the table. Most of them are routes that the
+// table does not have, from peers it does not know.
 func BenchmarkRealUpdates(b *testing.B) {
-	for name, again := range map[string]bool{"new": false, "again": true} {
-		b.Run(name, func(b *testing.B) {
-			n := 0
-			var used time.Duration
-			for b.Loop() {
-				e := jinx(b)
-				if again {
-					stream(b, realUpdates, e.Apply)
-				}
-				from := processor(b)
-				stream(b, realUpdates, func(u *ingest.Update) {
-					n += len(u.Announced) + len(u.Withdrawn)
-					e.Apply(u)
-				})
-				e.Finish()
-				used += processor(b) - from
-			}
-			b.ReportMetric(float64(n)/used.Seconds(), "prefixes/cpu-s")
+	n := 0
+	var used time.Duration
+	for b.Loop() {
+		e := jinx(b)
+		from := processor(b)
+		stream(b, realUpdates, func(u *ingest.Update) {
+			n += len(u.Announced) + len(u.Withdrawn)
+			e.Apply(u)
 		})
+		e.Finish()
+		used += processor(b) - from
 	}
+	b.ReportMetric(float64(n)/used.Seconds(), "prefixes/cpu-s")
 }
 
 // crowd says what many peers say of many prefixes, in memory that is used again: what is measured is the engine's.
