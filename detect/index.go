@@ -103,14 +103,6 @@ func (x *idIndex) remove(hash uint64, id uint32) {
 	p.used--
 }
 
-// octets is what the slots take.
-func (x *idIndex) octets() (n int64) {
-	for i := range x.parts {
-		n += 8 * int64(len(x.parts[i].slots))
-	}
-	return n
-}
-
 // hashSeed differs from run to run, lest somebody announce what all falls into one place. Nothing but the place of
 // an id in an index depends on it.
 var hashSeed = [2]uint64{rand.Uint64(), rand.Uint64()}

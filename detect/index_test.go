@@ -43,3 +43,11 @@ func TestIndexForgets(t *testing.T) {
 		t.Errorf("%d are counted, %d are there", taken(&x), len(hashes))
 	}
 }
+
+// octets is what the slots take.
+func (x *idIndex) octets() (n int64) {
+	for i := range x.parts {
+		n += 8 * int64(len(x.parts[i].slots))
+	}
+	return n
+}
