@@ -110,7 +110,7 @@ func TestBurstIsAsCertainAsItsBest(t *testing.T) {
 	ps := []netip.Prefix{prefixOf(1), prefixOf(2)}
 	ic := &incidentCase{key: caseKey{incident.InternalSpecifics, 2, 0}, findings: map[netip.Prefix]*finding{
 		ps[0]: {verdict: &verdict{ledger: doubted}}, ps[1]: {verdict: &verdict{ledger: sure}}}}
-	if got := ledger(mergeLedgers(ic, ps)).confidence(); got != sure.confidence() {
+	if got := mergeLedgers(ic, ps).confidence(); got != sure.confidence() {
 		t.Errorf("confidence %.3f, want that of the part beyond doubt, %.3f", got, sure.confidence())
 	}
 }

@@ -349,8 +349,9 @@ func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	inc.Offenders, inc.Accomplices, inc.Victims = offenders.top(), next.top(), victims.top()
 	inc.Paths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.paths }, incident.MaxPaths)
 	inc.UsualPaths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.usual }, incident.MaxUsualPaths)
-	inc.Evidence = mergeLedgers(ic, prefixes)
-	inc.Confidence = math.Round(ledger(inc.Evidence).confidence()*1000) / 1000
+	merged := mergeLedgers(ic, prefixes)
+	inc.Evidence = merged.evidence()
+	inc.Confidence = math.Round(merged.confidence()*1000) / 1000
 	inc.Visibility = c.visibility(ic)
 	inc.Severity = severity(ic.key.kind, inc.PrefixCount, inc.Confidence, c.share(ic))
 	if ic.state != pending && ic.state != ended && inc.Severity.Rank() < ic.peak {
@@ -416,45 +417,44 @@ func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) []
 // mergeLedgers joins the evidence of the confirmed prefixes, or of all while none is: of each rule
 // the line that weighs most. What speaks against one part of a burst says nothing of the others, so that one is
 // as certain as its most certain part. The extent of a leak is evidence too.
-func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence {
+func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) ledger {
 	if isBurst(ic.key.kind) {
 		best := slices.MaxFunc(prefixes, func(a, b netip.Prefix) int {
 			return cmp.Compare(ic.findings[a].verdict.ledger.sum(), ic.findings[b].verdict.ledger.sum())
 		})
 		prefixes = []netip.Prefix{best}
 	}
-	var merged []incident.Evidence
+	var merged ledger
 	at, named := map[string]int{}, 0
 	for _, p := range prefixes {
-		for _, e := range ic.findings[p].verdict.ledger {
-			key := evidenceKey(e)
+		for _, l := range ic.findings[p].verdict.ledger {
+			key := evidenceKey(l)
 			i, ok := at[key]
 			if !ok {
-				if key != e.Rule {
+				if key != l.rule {
 					if named++; named > maxNamed {
 						continue
 					}
 				}
 				at[key] = len(merged)
-				merged = append(merged, e)
-			} else if math.Abs(e.Weight) > math.Abs(merged[i].Weight) {
-				merged[i] = e
+				merged = append(merged, l)
+			} else if math.Abs(l.weight) > math.Abs(merged[i].weight) {
+				merged[i] = l
 			}
 		}
 	}
-	l := ledger(merged)
 	switch n := ic.most; ic.key.kind {
 	case incident.ReoriginationLeak:
-		l.add("burst.victims", weightManyPrefixes, "table", "", "%d prefixes of many networks at once: no attack is known to have been like that", n)
+		merged.add("burst.victims", weightManyPrefixes, "table", "", "%d prefixes of many networks at once: no attack is known to have been like that", n)
 	case incident.RouteLeak:
 		switch {
 		case n == 1:
-			l.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
+			merged.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
 		case n >= 10:
-			l.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
+			merged.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
 		}
 	}
-	return l
+	return merged
 }
 
 func (v *verdict) prefix(p netip.Prefix) incident.Prefix {

@@ -29,8 +29,14 @@ type shard struct {
 	nextGC     int
 	warmSince  ingest.Time // when the baseline was complete
 	partial    bool        // the baseline was not a table dump
-	now        ingest.Time // event time of the tick
-	need       int         // peer ASNs that must agree, as of the tick
+
+	baselineName struct { // what shard.baseline last said, and of what
+		at      ingest.Time
+		partial bool
+		text    string
+	}
+	now  ingest.Time // event time of the tick
+	need int         // peer ASNs that must agree, as of the tick
 
 	dirty          []dirtyEntry
 	learned        []link
