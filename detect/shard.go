@@ -64,6 +64,7 @@ type finding struct {
 	asns    int      // distinct peer ASNs among them
 	paths   [][]uint32
 	usual   [][]uint32
+	alike   *alike // of its case; the correlator's
 }
 
 // findingChange replaces the finding of (key, prefix); a nil now says that it is gone.

@@ -442,8 +442,7 @@ func (e *Engine) loadCases(s *snapshot, places []place) error {
 	c.sequence = s.Sequence
 	for _, cs := range s.Cases {
 		k := caseKey{incident.Kind(cs.Kind), cs.Offender, cs.Victim}
-		ic := &incidentCase{key: k, state: caseState(cs.State), findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{},
-			deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
+		ic := &incidentCase{findingSet: newFindingSet(), key: k, state: caseState(cs.State), deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
 		if err := json.Unmarshal(cs.Last, &ic.last); err != nil {
 			return fmt.Errorf("detector state: damaged: incident: %w", err)
 		}
