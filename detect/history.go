@@ -53,7 +53,7 @@ func (s *shard) usualBefore(e *entry, asn uint32) []*origins.Pair {
 // for as long as is configured.
 func (s *shard) settled(e *entry, id uint32, g *group, v *verdict) bool {
 	if slices.ContainsFunc(v.ledger, func(ev incident.Evidence) bool {
-		return ev.Weight > 0 && ev.Source != "history" && ev.Source != "table"
+		return ev.Weight > 0 && ev.Source != "history" && ev.Source != "table" && ev.Source != "relationships"
 	}) || !s.agreed(g.routes) {
 		return false
 	}

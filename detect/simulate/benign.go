@@ -100,17 +100,34 @@ func (h *history) anycast() *event {
 	return e
 }
 
-// newUpstream is a holder that buys of one provider more. What the provider says of it is a source of its own.
+// seller draws a network that sells transit, those with many customers rather than others: who has most wins most, as in
+// [Generate].
+func (h *history) seller() node {
+	sum := 0
+	for n := range h.g.customers {
+		sum += len(h.g.customers[n])
+	}
+	at := h.rng.IntN(sum)
+	for n := range h.g.customers {
+		if at -= len(h.g.customers[n]); at < 0 {
+			return node(n)
+		}
+	}
+	return 0
+}
+
+// newUpstream is a holder that buys of one provider more, which it attests if it attests any. What the provider says of it
+// is a source of its own.
 func (h *history) newUpstream() *event {
 	n, _ := h.holder()
 	if n < 0 {
 		return nil
 	}
-	p, ok := h.stranger(n)
-	if !ok || len(h.g.customers[p]) == 0 || h.isUpstream(n, p) {
+	p := h.seller()
+	if h.related(p, n) || h.isBusy(p) || h.isUpstream(n, p) {
 		return nil
 	}
-	e := &event{label: fine("new_upstream"), concerns: []node{n, p}}
+	e := &event{label: fine("new_upstream"), concerns: []node{n, p}, provides: [][2]node{{p, n}}}
 	e.shows = func(r *route) bool { return crosses(r.path, h.g.asns[p], h.g.asns[n]) }
 	for _, b := range h.blocksOf[n] {
 		if d, ok := h.announced(b.prefix); ok {

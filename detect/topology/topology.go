@@ -270,6 +270,12 @@ func (r *Relationships) Customers(asn uint32) int {
 	return n
 }
 
+// Degree returns how many neighbours asn has.
+func (r *Relationships) Degree(asn uint32) int {
+	from, to := r.row(asn)
+	return int(to - from)
+}
+
 // Cone returns asn's customer cone, sorted: itself, its customers, theirs and so on. It looks at every
 // AS once, whatever the links say.
 func (r *Relationships) Cone(asn uint32) []uint32 {
@@ -300,6 +306,14 @@ func (r *Relationships) Source(basis Basis) string {
 		return ""
 	}
 	return r.sources[basis]
+}
+
+// Main names the source of what is known of most links: what was published or, without that, inferred.
+func (r *Relationships) Main() string {
+	if s := r.Source(Published); s != "" {
+		return s
+	}
+	return r.Source(Inferred)
 }
 
 // maxLinks bounds a file: twenty times the links of the Internet of 2026 that anybody has published.
