@@ -47,7 +47,10 @@ const (
 	weightTypo             = 4.0  // one slip of the finger explains it
 	weightNewLink          = 1.5
 	weightNeverTransit     = 2.0  // an AS that has only ever originated now passes on another's route
+	weightUnknownAS        = 1.0  // whom nobody has ever seen is new, or made up
 	weightSmaller          = 1.5  // nobody buys transit of one who is much smaller
+	weightFewCustomers     = 0.7  // as these win one rarely
+	weightManyCustomers    = -1.0 // as these win one every day
 	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world
 	weightManyLinks        = -1.0 // who has hundreds of neighbours finds new ones all the time
 	weightNewWay           = 1.0  // a new more-specific by an AS that nobody uses to reach the block

@@ -116,7 +116,7 @@ func (h *history) seller() node {
 	return 0
 }
 
-// newUpstream is a holder that buys of one provider more, which it attests if it attests any. What the provider says of it
+// newUpstream is a holder that buys of one provider more, no smaller than itself, which it attests if it attests any. What the provider says of it
 // is a source of its own.
 func (h *history) newUpstream() *event {
 	n, _ := h.holder()
@@ -124,7 +124,7 @@ func (h *history) newUpstream() *event {
 		return nil
 	}
 	p := h.seller()
-	if h.related(p, n) || h.isBusy(p) || h.isUpstream(n, p) {
+	if h.related(p, n) || h.isBusy(p) || h.isUpstream(n, p) || len(h.g.customers[p]) < len(h.g.customers[n]) {
 		return nil
 	}
 	e := &event{label: fine("new_upstream"), concerns: []node{n, p}, provides: [][2]node{{p, n}}}
@@ -158,7 +158,7 @@ func (h *history) isUpstream(n, p node) bool {
 }
 
 // scrubbing is a holder under attack that has a scrubbing service announce its prefix: as its own, with a ROA, or as the
-// holder's.
+// holder's, which attests it as a provider if it attests any.
 func (h *history) scrubbing() *event {
 	n, b, d := h.usually()
 	if d == nil {
@@ -179,7 +179,7 @@ func (h *history) scrubbing() *event {
 		e.roas = nil
 	}
 	if h.rng.IntN(2) == 0 {
-		e.roas = nil
+		e.roas, e.provides = nil, [][2]node{{a, n}}
 		e.changes[0].said = announcement{{at: a, path: append(h.asn(a), h.g.asns[n]), invalid: d.usual[0].invalid}}
 	}
 	return e
