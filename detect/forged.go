@@ -145,7 +145,9 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 	rels := s.know.Relationships
 	up, down := s.passedOn(g, suspect)
 	source, n := rels.Main(), rels.Customers(suspect)
-	switch {
+	switch name, scrubs := topology.Scrubbing(suspect); {
+	case scrubs:
+		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) announces the prefixes of others to clean their traffic", suspect, name)
 	case s.neverTransit(suspect):
 		s.weighNeverTransit(v, suspect)
 	case !s.links.known(suspect) && rels.Degree(suspect) == 0:
@@ -166,9 +168,6 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 	}
 	if a := s.know.IRR.AutNum(beneath); a != nil && a.Authoritative && (slices.Contains(a.Providers, suspect) || slices.Contains(a.Customers, suspect)) {
 		v.ledger.add("irr.neighbour", weightIRRNeighbour, "irr", s.know.IRR.Source(), "the aut-num of AS%d in %s names AS%d as its provider or customer", beneath, a.Source, suspect)
-	}
-	if name, ok := topology.Scrubbing(suspect); ok {
-		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) announces the prefixes of others to clean their traffic", suspect, name)
 	}
 }
 
