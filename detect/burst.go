@@ -325,6 +325,7 @@ func (c *correlator) absorb(into caseKey, changes []findingChange) []findingChan
 		}
 		clear(ic.findings)
 		clear(ic.peerRefs)
+		clear(ic.watchRefs)
 		ic.confirmed = 0
 		if ic.state != ended {
 			c.absorbed = append(c.absorbed, ic)
