@@ -15,8 +15,8 @@ import (
 // What a watch declares is judged beside everything else, and counts before what was learned:
 //
 //   - An origin that no watch of the prefix names is a hijack, also where the table has long had it; one that a watch
-//     names is none. Only a ROA speaks louder: an origin that is RPKI Valid opens nothing, and one that is declared but
-//     RPKI Invalid is told as that.
+//     names is none. A ROA for an origin that no watch names speaks against that, and more loudly where nothing else is
+//     suspicious; a declared origin that is RPKI Invalid is told as that.
 //   - A watched network's routes over a neighbour that its watch does not name open new_neighbour, or make a forged path
 //     the surer where the neighbour stands beside the origin; a named neighbour speaks against a forgery.
 //   - A watched network's own prefix that none of its watches has, or one longer than the maximum, opens new_prefix.

@@ -58,6 +58,9 @@ func title(inc *incident.Incident) string {
 	case incident.NewNeighbour:
 		return fmt.Sprintf("%s passes on %s of %s, of which it is no declared neighbour", off, what, victims)
 	case incident.NewPrefix:
+		if covering != "" {
+			return fmt.Sprintf("%s announces %s, a longer part of %s than its watch allows", off, what, covering)
+		}
 		return fmt.Sprintf("%s announces %s, which its watch does not have", off, what)
 	case incident.PathPolicy:
 		return fmt.Sprintf("Paths to %s of %s by %s go where they must not", what, victims, off)

@@ -30,7 +30,11 @@ are errors; ` + "`routevigil config check`" + ` reports all of them at once.
 	defaults := reflect.ValueOf(Default())
 	for _, f := range fieldsOf(defaults.Type()) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| setting | type | default | meaning |\n| --- | --- | --- | --- |\n", f.key, f.doc)
-		referenceRows(&b, defaults.Field(f.index), f.key)
+		section, at := defaults.Field(f.index), f.key
+		if section.Kind() == reflect.Slice {
+			section, at = reflect.New(section.Type().Elem()).Elem(), at+"[]"
+		}
+		referenceRows(&b, section, at)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
