@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -64,6 +65,9 @@ func referenceRows(b *strings.Builder, v reflect.Value, path string) {
 
 // referenceDefault writes a default as it would stand in the file; nothing for "".
 func referenceDefault(v reflect.Value, f field) string {
+	if t, ok := v.Interface().(time.Time); ok && t.IsZero() {
+		return ""
+	}
 	n := encode(v, f)
 	if n == nil || n.Kind == yaml.ScalarNode && n.Value == "" {
 		return ""
