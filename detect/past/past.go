@@ -347,7 +347,7 @@ func (r *Recorder) keep(at time.Time, source, from string, often bool, open func
 	case kept:
 		rec.Hash = hash
 	case often && !r.due(at, source):
-		rec.Why = fmt.Sprintf("there is a copy every %v only", r.c.Every)
+		rec.Why = fmt.Sprintf("one is made every %v only", r.c.Every)
 	default:
 		rec.Hash = hash
 		if err := r.copy(&rec, packed, open); err != nil {
