@@ -126,7 +126,7 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
-			nextGC: compactAt, suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
+			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links), e.history)
 		e.shards = append(e.shards, s)
 	}
@@ -462,7 +462,7 @@ func (e *Engine) Stats() Stats {
 	st := Stats{Peers: len(e.peers.list), Refused: e.refused}
 	for _, s := range e.shards {
 		st.Routes += s.table.routes
-		st.Paths += len(s.table.paths.nodes) - rootCount
+		st.Paths += s.table.paths.size()
 		st.Refused += s.table.refused
 		st.Prefixes += s.table.announced
 	}
