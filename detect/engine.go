@@ -127,7 +127,7 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
 			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
-		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links), e.history)
+		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
 		e.shards = append(e.shards, s)
 	}
 	return e

@@ -294,7 +294,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 		rs = append(rs, r)
 		s.table.history.Count(&en.origins, s.table.paths.nodes[node].origin, 1, s.now)
 	}
-	g := group{s.table.paths.nodes[node].origin, rs, s.commonTail(rs)}
+	g := group{origin: s.table.paths.nodes[node].origin, routes: rs, tail: s.commonTail(rs)}
+	g.suspect, g.beneath = s.newLink(node)
 	v := s.judgeGroup(&en, &g)
 	if leak := s.explainLeak(&en, rs, v); leak != nil {
 		v = leak

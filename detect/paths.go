@@ -92,11 +92,11 @@ type pathTree struct {
 	cleaning *cleaning
 	most     int // maxNodes
 	rels     *topology.Relationships
-	aspas    rpki.ASPAs
+	aspas    *rpki.Attestations
 	links    *linkMemory
 }
 
-func newPathTree(rels *topology.Relationships, aspas rpki.ASPAs, links *linkMemory) *pathTree {
+func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *linkMemory) *pathTree {
 	t := &pathTree{rels: rels, aspas: aspas, links: links, most: maxNodes}
 	t.nodes = make([]node, rootCount)
 	t.nodes[rootBlackhole].flags = flagBlackhole
@@ -216,7 +216,7 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 // further: a path is Invalid whoever receives it when the way up from the origin ends before the
 // last place where no way down can begin. The AS before that place passed it on.
 func (t *pathTree) checkASPA(n, p *node) {
-	if len(t.aspas) == 0 || n.flags&flagSet != 0 {
+	if t.aspas == nil || n.flags&flagSet != 0 {
 		return // a set is Invalid by rule, not by proof
 	}
 	switch {

@@ -139,12 +139,12 @@ func (e *Engine) Relate(inferred *topology.Relationships) {
 func (e *Engine) relate() {
 	e.parallel(func(s *shard) {
 		paths := s.table.paths
-		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.ASPAs() // what has expired takes nothing back
+		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.Attestations() // what has expired takes nothing back
 		s.table.endCleaning()
 		for id := range paths.fromRoots() {
 			paths.nodes[id] = paths.grow(paths.nodes[id].parent, paths.nodes[id].asn)
 		}
-		paths.aspas = e.known.VRPs.ASPAs()
+		paths.aspas = e.known.VRPs.Attestations()
 		v4, v6 := s.unsuspected()
 		for i := rootCount; i < len(paths.nodes); i++ {
 			if id := nodeID(i); v4.contains(i) || v6.contains(i) {
