@@ -7,6 +7,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -205,6 +206,7 @@ type Decoder struct {
 	attributes bgp.Attributes
 	update     ingest.Update
 	names      map[string]string
+	key        []byte
 }
 
 var errCut = errors.New("a frame ends early")
@@ -342,6 +344,25 @@ func (d *Decoder) next() error {
 		return errors.New("something follows the last update")
 	}
 	return nil
+}
+
+// Digest identifies what the update that Next returned last says: peer, time, routes and attributes, but not
+// its place. It is half a SHA-256, so that nobody can make an update that passes for another.
+func (d *Decoder) Digest() (digest [16]byte) {
+	u := &d.update
+	b := append(d.key[:0], byte(u.Kind), byte(u.Peer.View), byte(len(u.Peer.Collector)))
+	b = append(b, u.Peer.Collector...)
+	a := u.Peer.Addr.As16()
+	b = append(append(b, a[:]...), u.Peer.Addr.Zone()...)
+	b = binary.BigEndian.AppendUint32(append(b, 0), u.Peer.ASN)
+	b = binary.BigEndian.AppendUint64(b, uint64(u.Time))
+	b = appendNLRI(appendNLRI(b, u.Withdrawn), u.Announced)
+	if len(u.Announced) > 0 {
+		b = append(b, d.lists[d.decoded]...)
+	}
+	d.key = b
+	h := sha256.Sum256(b)
+	return [16]byte(h[:16])
 }
 
 // list makes d.attributes those of a list.
