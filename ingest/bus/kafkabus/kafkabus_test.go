@@ -1,6 +1,7 @@
 package kafkabus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -387,3 +388,34 @@ func TestValidate(t *testing.T) {
 }
 
 func headerOf(w *Writer, round uint64) wire.Header { return wire.Header{Writer: w.id, Round: round} }
+
+// The last whole state is read, past one that was not finished and one that is mixed with another.
+func TestState(t *testing.T) {
+	brokers(t, func(t *testing.T, address string) {
+		k := cluster(t, address)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, err := k.LoadState(ctx); !errors.Is(err, ErrNoState) {
+			t.Errorf("of nothing LoadState returns %v", err)
+		}
+		state := make([]byte, 2*pieceSize+5)
+		for i := range state {
+			state[i] = byte(i * i >> 3)
+		}
+		for _, s := range [][]byte{[]byte("old"), state} {
+			if err := k.SaveState(ctx, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		piece := func(id, at, of byte) Record {
+			return Record{Value: []byte{0, 0, 0, 0, 0, 0, 0, id, 0, 0, 0, at, 0, 0, 0, of, 'x'}}
+		}
+		if _, err := k.Append(ctx, StateTopic, 0, piece(1, 0, 3), piece(1, 1, 3), piece(2, 0, 2), piece(1, 2, 3), piece(2, 1, 2), piece(3, 0, 2), Record{Value: []byte("?")}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := k.LoadState(ctx)
+		if err != nil || !bytes.Equal(got, state) {
+			t.Errorf("%d octets, error %v; want the %d of the last whole state", len(got), err, len(state))
+		}
+	})
+}
