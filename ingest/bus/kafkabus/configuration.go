@@ -23,13 +23,14 @@ type Configuration struct {
 	Retention   time.Duration  `yaml:"retention" doc:"How long updates are kept; a detector or recorder that is away for longer misses some."`
 	Duplicates  time.Duration  `yaml:"duplicates" doc:"Event time within which what several collectors say of the same message of the same peer counts once; 0 where no feed has two collectors. Must be the same for all detectors and recorders."`
 	Takeover    time.Duration  `yaml:"takeover" doc:"How long the detector in charge may be silent before another takes its place."`
+	Checkpoint  time.Duration  `yaml:"checkpoint" doc:"Time between saves of the detector's state, and of how far was recorded: who starts anew goes through what came since."`
 	Timeout     time.Duration  `yaml:"timeout" doc:"How long a broker may take to answer one request."`
 }
 
 // DefaultConfiguration names no brokers.
 func DefaultConfiguration() Configuration {
 	return Configuration{Prefix: "routevigil.", ClientID: "routevigil", Partitions: 8, Retention: 24 * time.Hour,
-		Duplicates: 30 * time.Second, Takeover: 10 * time.Second, Timeout: 10 * time.Second}
+		Duplicates: 30 * time.Second, Takeover: 10 * time.Second, Checkpoint: 2 * time.Minute, Timeout: 10 * time.Second}
 }
 
 var topicPrefix = regexp.MustCompile(`^[A-Za-z0-9._-]{0,200}$`)
@@ -57,6 +58,7 @@ func (c Configuration) Validate() error {
 	bad(c.Retention >= time.Minute, "retention: must be at least 1m, is %v", c.Retention)
 	bad(c.Duplicates >= 0 && c.Duplicates <= time.Hour, "duplicates: must be 0 to 1h, is %v", c.Duplicates)
 	bad(c.Takeover >= time.Second && c.Takeover <= time.Hour, "takeover: must be 1s to 1h, is %v", c.Takeover)
+	bad(c.Checkpoint >= time.Second && c.Checkpoint <= time.Hour, "checkpoint: must be 1s to 1h, is %v", c.Checkpoint)
 	bad(c.Timeout >= time.Second && c.Timeout <= 5*time.Minute, "timeout: must be 1s to 5m, is %v", c.Timeout)
 	return errors.Join(errs...)
 }

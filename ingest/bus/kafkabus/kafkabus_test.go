@@ -380,7 +380,7 @@ func TestValidate(t *testing.T) {
 	c.SASL.Mechanism = "gssapi"
 	c.Replication, c.Duplicates = -1, -1
 	err := c.Validate()
-	for _, field := range []string{"brokers[0]", "prefix", "client_id", "sasl.mechanism", "partitions", "replication", "retention", "duplicates", "takeover", "timeout"} {
+	for _, field := range []string{"brokers[0]", "prefix", "client_id", "sasl.mechanism", "partitions", "replication", "retention", "duplicates", "takeover", "checkpoint", "timeout"} {
 		if err == nil || !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("%v does not name %s", err, field)
 		}
