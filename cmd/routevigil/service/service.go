@@ -82,6 +82,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
+	s.keeper.current.Watches = c.Watches
 	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	s.filler = newFiller(c, version, s.store, log, registry)
