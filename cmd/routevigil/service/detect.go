@@ -55,7 +55,7 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 	if x.vrps, err = newLiveVRPs(c.Knowledge, log.With("component", "rtr"), x.registry); err != nil {
 		return nil, err
 	}
-	x.keeper, err = newKeeper(c.Knowledge, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), x.registry)
+	x.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), x.registry)
 	if err != nil {
 		x.keeper.close()
 		return nil, err
