@@ -215,8 +215,13 @@ func (x *Detector) follow(ctx context.Context, l *kafkabus.Log) error {
 			clear(p.events) // what came of the steps before is told by whoever is in charge
 			p.events = p.events[:0]
 		case !x.leading.Load():
-			if err := x.takeCharge(ctx); err != nil {
-				return err
+			for err := x.takeCharge(ctx); err != nil; err = x.takeCharge(ctx) {
+				x.log.Warn("what is told of incidents already cannot be read; it is tried again", "error", err)
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(time.Second):
+				}
 			}
 		}
 		x.leading.Store(s.Leading)
