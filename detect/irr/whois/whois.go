@@ -145,6 +145,22 @@ func (s *Session) ASSet(name string) (asns []uint32, found bool, err error) {
 	return slices.Compact(asns), found, err
 }
 
+// ASSets returns the ASes within each of some as-sets. One that no source has, or that the server refuses, is missing.
+func (s *Session) ASSets(names []string) (map[string][]uint32, error) {
+	sets := map[string][]uint32{}
+	for _, name := range names {
+		asns, found, err := s.ASSet(name)
+		var refused *ServerError
+		if err != nil && !errors.As(err, &refused) {
+			return nil, err
+		}
+		if found {
+			sets[name] = asns
+		}
+	}
+	return sets, nil
+}
+
 // AutNum hands the aut-num object of an AS to add, which must not keep it. There may be none.
 func (s *Session) AutNum(asn uint32, add func(*rpsl.Object)) error {
 	return s.objects(fmt.Sprintf("!maut-num,AS%d", asn), add)

@@ -1,7 +1,6 @@
 package whois
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,70 +9,21 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/detect/irr/whois/whoistest"
 )
 
-// script answers queries; what it does not know it answers with D.
-type script map[string]string
-
 // server listens on loopback and follows the script. It returns its address and what it was asked.
-func server(t *testing.T, s script) (string, func() []string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var asked []string
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				lines := bufio.NewScanner(conn)
-				for lines.Scan() {
-					q := lines.Text()
-					mu.Lock()
-					asked = append(asked, q)
-					mu.Unlock()
-					a, ok := s[q]
-					switch {
-					case q == "!q" || a == "close":
-						return
-					case q == "!!" || a == "silence":
-						continue
-					case !ok:
-						a = "D\n"
-					}
-					if _, err := io.WriteString(conn, strings.TrimSuffix(a, "close")); err != nil || strings.HasSuffix(a, "close") {
-						return
-					}
-				}
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		wg.Wait()
-	})
-	return l.Addr().String(), func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.Clone(asked)
-	}
-}
+func server(t *testing.T, s whoistest.Script) (string, func() []string) { return whoistest.Serve(t, s) }
 
-func data(text string) string { return fmt.Sprintf("A%d\n%sC\n", len(text), text) }
+type script = whoistest.Script
+
+func data(text string) string { return whoistest.Data(text) }
 
 func client(address string) Client {
 	return Client{Address: address, Sources: []string{"RIPE", "RADB"}}
