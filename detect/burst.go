@@ -323,10 +323,7 @@ func (c *correlator) absorb(into caseKey, changes []findingChange) []findingChan
 			delete(c.cases, k)
 			continue
 		}
-		clear(ic.findings)
-		clear(ic.peerRefs)
-		clear(ic.watchRefs)
-		ic.confirmed = 0
+		ic.findingSet = newFindingSet()
 		if ic.state != ended {
 			c.absorbed = append(c.absorbed, ic)
 		}

@@ -129,7 +129,7 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
 			nextGC: compactAt, suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
-		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links), e.history)
+		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
 		s.table.watched, s.table.paths.watched = k.watched, k.watched
 		e.shards = append(e.shards, s)
 	}
@@ -287,6 +287,7 @@ func (e *Engine) Advance(t ingest.Time) {
 // tick ends the current quantum.
 func (e *Engine) tick() {
 	e.flush()
+	e.cases.full = nil
 	e.peers.countActive()
 	e.watch(e.clock, e.peers.active)
 	e.endPlans()

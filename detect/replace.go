@@ -40,7 +40,7 @@ func (e *Engine) Replace(k Knowledge) {
 	}
 	need := e.cases.need()
 	e.parallel(func(s *shard) {
-		s.table.paths.aspas = k.VRPs.ASPAs()
+		s.table.paths.aspas = k.VRPs.Attestations()
 		s.table.watched, s.table.paths.watched = e.known.watched, e.known.watched
 		var changed []bool
 		if r.aspas || r.blind || rewatched {

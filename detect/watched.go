@@ -243,24 +243,24 @@ func within(p netip.Prefix, in []netip.Prefix) bool {
 }
 
 // refer counts a finding for its watches, or with -1 no longer.
-func (ic *incidentCase) refer(f *finding, n int) {
+func (s *findingSet) refer(f *finding, n int) {
 	for _, x := range f.watches {
-		if ic.watchRefs == nil {
-			ic.watchRefs = map[*watch]int{}
+		if s.watchRefs == nil {
+			s.watchRefs = map[*watch]int{}
 		}
-		if ic.watchRefs[x] += n; ic.watchRefs[x] == 0 {
-			delete(ic.watchRefs, x)
+		if s.watchRefs[x] += n; s.watchRefs[x] == 0 {
+			delete(s.watchRefs, x)
 		}
 	}
 }
 
 // watches returns those that a case concerns, in the order of the configuration.
-func (ic *incidentCase) watches() []*watch {
-	if len(ic.watchRefs) == 0 {
+func (s *findingSet) watches() []*watch {
+	if len(s.watchRefs) == 0 {
 		return nil
 	}
-	ws := make([]*watch, 0, len(ic.watchRefs))
-	for x := range ic.watchRefs {
+	ws := make([]*watch, 0, len(s.watchRefs))
+	for x := range s.watchRefs {
 		ws = append(ws, x)
 	}
 	slices.SortFunc(ws, func(a, b *watch) int { return cmp.Compare(a.place, b.place) })
