@@ -17,7 +17,8 @@ type Survey struct {
 	Neighbours []SurveyedNeighbour `json:"neighbours"` // that stand behind one of the networks on paths to these prefixes
 }
 
-// SurveyedPrefix is a prefix that one of the networks originates, or usually does, or that lies in their space.
+// SurveyedPrefix is a prefix that one of the networks originates, or usually does, or that lies in such a one or in a
+// space that was given.
 type SurveyedPrefix struct {
 	Prefix  netip.Prefix     `json:"prefix"`
 	Origins []SurveyedOrigin `json:"origins"` // that it has now or usually, the one with most peers first
@@ -45,13 +46,21 @@ func (e *Engine) Survey(asns []uint32, space []netip.Prefix) Survey {
 	e.peers.countActive()
 	defer func() { e.peers.active = active }() // it is as of the last tick
 	own := sortedSet(asns)
+	space = slices.Clone(space)
+	for _, s := range e.shards {
+		for _, en := range s.table.all() {
+			if s.originatedBy(en, own, now) {
+				space = append(space, en.prefix)
+			}
+		}
+	}
 	w := compileWatches(WatchList{{Prefixes: space}}, nil, nil)
 	found := Survey{Prefixes: []SurveyedPrefix{}, Neighbours: []SurveyedNeighbour{}}
 	links := map[[2]uint32]int{}
 	for _, s := range e.shards {
 		found.Live = found.Live || s.table.routes > 0
 		for _, en := range s.table.all() {
-			if !s.surveyed(en, own, w, now) {
+			if !w.covers(en.prefix) || len(en.routes) == 0 && !s.originatedBy(en, own, now) {
 				continue
 			}
 			found.Prefixes = append(found.Prefixes, s.surveyPrefix(en, now))
@@ -74,10 +83,7 @@ func (e *Engine) Survey(asns []uint32, space []netip.Prefix) Survey {
 	return found
 }
 
-func (s *shard) surveyed(e *entry, own []uint32, w *watched, now ingest.Time) bool {
-	if len(e.routes) > 0 && w.covers(e.prefix) {
-		return true
-	}
+func (s *shard) originatedBy(e *entry, own []uint32, now ingest.Time) bool {
 	ours := false
 	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
 		ours = has(own, o.Origin()) && (o.Routes() > 0 || s.table.history.Usual(o, now))

@@ -112,8 +112,8 @@ func (p *Proposal) prefixes(s *Sources) {
 			}
 		}
 	}
-	others := map[uint32][]string{} // what they announce, with its RPKI state
-	signed := map[uint32]bool{}
+	others := map[uint32][]string{} // what they announce
+	allowed := map[uint32]string{}  // by whom, the first that says so
 	for _, q := range slices.SortedFunc(maps.Keys(all), netip.Prefix.Compare) {
 		if tooShort(q) {
 			p.disagree("%s is too short to be watched", q)
@@ -136,8 +136,11 @@ func (p *Proposal) prefixes(s *Sources) {
 				continue
 			}
 			others[o.ASN] = append(others[o.ASN], fmt.Sprintf("%s (%s)", q, seen(&o)))
-			signed[o.ASN] = signed[o.ASN] || o.RPKI == rpki.Valid.String()
-			p.disagree("%s is announced by AS%d as well (%s, RPKI %s)", q, o.ASN, seen(&o), o.RPKI)
+			if why := p.allows(s, q, o); why != "" {
+				allowed[o.ASN] = cmp.Or(allowed[o.ASN], why)
+			} else {
+				p.disagree("%s is announced by AS%d as well (%s, RPKI %s)", q, o.ASN, seen(&o), o.RPKI)
+			}
 		}
 	}
 	for _, q := range slices.SortedFunc(maps.Keys(roas), netip.Prefix.Compare) {
@@ -152,11 +155,29 @@ func (p *Proposal) prefixes(s *Sources) {
 	p.Origins = []Entry{{Value: fmt.Sprint(p.ASN), On: true, Why: "the network itself"}}
 	for _, a := range slices.Sorted(maps.Keys(others)) {
 		why := "announces " + some(others[a])
-		if signed[a] {
-			why += "; a ROA allows it"
+		if allowed[a] != "" {
+			why += "; " + allowed[a]
 		}
-		p.Origins = append(p.Origins, Entry{fmt.Sprint(a), signed[a], why})
+		p.Origins = append(p.Origins, Entry{fmt.Sprint(a), allowed[a] != "", why})
 	}
+}
+
+// allows says why another origin of a prefix in the network's space may be one; "" where nothing says that it may.
+func (p *Proposal) allows(s *Sources, q netip.Prefix, o detect.SurveyedOrigin) string {
+	link := s.Relationships.Link(o.ASN, p.ASN)
+	switch {
+	case o.RPKI == rpki.Valid.String():
+		return "a ROA allows it"
+	case o.RPKI == rpki.Invalid.String():
+		return ""
+	case s.IRR.State(q, o.ASN) == irr.Registered:
+		return "it is registered"
+	case link.Relation == topology.Customer && link.Basis != topology.Inferred:
+		return "a customer by " + s.Relationships.Source(link.Basis)
+	case s.VRPs == nil && s.IRR == nil:
+		return "nothing but the table says so"
+	}
+	return ""
 }
 
 // watches reports that q lies in a prefix that is part of the watch.

@@ -141,12 +141,15 @@ func TestPropose(t *testing.T) {
 	for _, d := range [][]string{
 		{"20.1.0.0/16", "has a ROA and is not announced"}, {"20.2.0.0/16", "no ROA"}, {"20.3.0.0/16", "not announced"},
 		{"20.4.0.0/16", "nothing else says"}, {"20.5.0.0/16", "RPKI Invalid", "but announced"}, {"20.6.0.0/16", "ARIN"},
-		{"20.0.8.0/24", "AS9808", "RPKI invalid", "100 %"}, {"20.0.9.0/24", "AS13335", "valid"}, {"20.0.0.0/16 up to /24", "RFC 9319"},
+		{"20.0.8.0/24", "AS9808", "RPKI invalid", "100 %"}, {"20.0.0.0/16 up to /24", "RFC 9319"},
 		{"AS701 looks like a provider", "does not attest"}, {"AS6453", "on no path"}, {"AS174 stands behind AS3320 on 2 paths"},
 	} {
 		if !told(p, d...) {
 			t.Errorf("nothing says %q:\n%s", d, strings.Join(p.Disagreements, "\n"))
 		}
+	}
+	if told(p, "20.0.9.0/24") {
+		t.Error("what a ROA allows is told of as a disagreement")
 	}
 	if told(p, "203.0.0.0/16") {
 		t.Error("another's prefix is told of")
@@ -164,6 +167,10 @@ func TestProposeFromOneSource(t *testing.T) {
 		}
 		if told(p, "not announced") {
 			t.Errorf("%s: %q", name, p.Disagreements)
+		}
+		want = map[string][]string{"table": {"3320", "13335"}}[name] // AS9808 is RPKI Invalid in the table
+		if got := on(p.Origins, true); want != nil && !slices.Equal(got, want) {
+			t.Errorf("%s: origins %v, want %v, of the parts that others announce too", name, got, want)
 		}
 	}
 }
