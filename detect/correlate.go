@@ -202,7 +202,15 @@ func (c *correlator) changedMuch(ic *incidentCase) bool {
 
 // severityNow is the severity by present numbers; evidence counts as of the last report.
 func (c *correlator) severityNow(ic *incidentCase) incident.Severity {
-	return severity(ic.key.kind, len(ic.findings), ic.last.Confidence, c.share(ic))
+	return c.rank(ic, ic.last.Confidence)
+}
+
+// rank is the severity of a case as it stands.
+func (c *correlator) rank(ic *incidentCase, confidence float64) incident.Severity {
+	if ic.key.kind == incident.VisibilityLoss {
+		return ic.lossSeverity()
+	}
+	return severity(ic.key.kind, len(ic.findings), confidence, c.share(ic))
 }
 
 func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
@@ -352,7 +360,7 @@ func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	inc.Evidence = mergeLedgers(ic, prefixes)
 	inc.Confidence = math.Round(ledger(inc.Evidence).confidence()*1000) / 1000
 	inc.Visibility = c.visibility(ic)
-	inc.Severity = severity(ic.key.kind, inc.PrefixCount, inc.Confidence, c.share(ic))
+	inc.Severity = c.rank(ic, inc.Confidence)
 	if ic.state != pending && ic.state != ended && inc.Severity.Rank() < ic.peak {
 		inc.Severity = incident.Severities[ic.peak]
 	}
