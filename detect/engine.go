@@ -131,7 +131,7 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle, absence: c.Absence,
 			nextGC: compactAt, suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}, losses: map[uint32]*loss{}, witnesses: &e.witnesses}
-		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links), e.history)
+		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
 		e.shards = append(e.shards, s)
 	}
 	return e
@@ -289,6 +289,7 @@ func (e *Engine) Advance(t ingest.Time) {
 // tick ends the current quantum.
 func (e *Engine) tick() {
 	e.flush()
+	e.cases.full = nil
 	e.peers.countActive()
 	e.watch(e.clock, e.peers.active)
 	need := e.cases.need()

@@ -292,7 +292,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 		rs = append(rs, r)
 		s.table.history.Count(&en.origins, s.table.paths.nodes[node].origin, 1, s.now)
 	}
-	g := group{s.table.paths.nodes[node].origin, rs, s.commonTail(rs)}
+	g := group{origin: s.table.paths.nodes[node].origin, routes: rs, tail: s.commonTail(rs)}
+	g.suspect, g.beneath = s.newLink(node)
 	v := s.judgeGroup(&en, &g)
 	if leak := s.explainLeak(&en, rs, v); leak != nil {
 		v = leak
@@ -338,11 +339,11 @@ func (x *Explanation) tell(v *verdict) {
 			l.add("history.usual", 0, "history", "", "%s", k)
 		}
 	}
-	x.Evidence = append(x.Evidence, l...)
+	x.Evidence = append(x.Evidence, l.evidence()...)
 }
 
 func (x *Explanation) tellVerdict(v *verdict) {
-	x.Evidence, x.Confidence = v.ledger, v.ledger.confidence()
+	x.Evidence, x.Confidence = v.ledger.evidence(), v.ledger.confidence()
 	var b strings.Builder
 	if x.Confidence >= raiseAt {
 		x.Kind = &v.kind
@@ -350,7 +351,7 @@ func (x *Explanation) tellVerdict(v *verdict) {
 	} else {
 		fmt.Fprintf(&b, "No incident: the confidence is %.2f, less than %.2f, that this is one (%s).", x.Confidence, raiseAt, v.kind)
 	}
-	for _, e := range v.ledger {
+	for _, e := range x.Evidence {
 		fmt.Fprintf(&b, "\n  %+5.1f  %-26s %s", e.Weight, e.Rule, e.Detail)
 	}
 	x.Explanation = b.String()

@@ -60,11 +60,11 @@ type pathTree struct {
 	nodes    []node
 	children idIndex
 	rels     *topology.Relationships
-	aspas    rpki.ASPAs
+	aspas    *rpki.Attestations
 	links    *linkMemory
 }
 
-func newPathTree(rels *topology.Relationships, aspas rpki.ASPAs, links *linkMemory) *pathTree {
+func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *linkMemory) *pathTree {
 	t := &pathTree{rels: rels, aspas: aspas, links: links}
 	t.nodes = make([]node, rootCount)
 	t.nodes[rootBlackhole].flags = flagBlackhole
@@ -147,7 +147,7 @@ func (t *pathTree) checkASPA(n *node, parent nodeID) {
 		return // a set is Invalid by rule, not by proof; longer than 255 is no path in earnest
 	}
 	n.hops++
-	if len(t.aspas) == 0 {
+	if t.aspas == nil {
 		return
 	}
 	if p.up == p.hops && t.aspas.Authorized(p.asn, n.asn) != rpki.NotProviderPlus {

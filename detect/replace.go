@@ -33,7 +33,7 @@ func (e *Engine) Replace(k Knowledge) {
 	}
 	need := e.cases.need()
 	e.parallel(func(s *shard) {
-		s.table.paths.aspas = k.VRPs.ASPAs()
+		s.table.paths.aspas = k.VRPs.Attestations()
 		var changed []bool
 		if r.aspas || r.blind {
 			changed = s.regrow()

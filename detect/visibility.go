@@ -1,12 +1,14 @@
 package detect
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
@@ -351,7 +353,7 @@ func (s *shard) tellLoss(e *entry, l *loss, f *finding) {
 	default:
 		if old != nil && old.key != f.key {
 			s.changes = append(s.changes, findingChange{old.key, e.prefix, s.now, nil})
-		} else if old != nil && slices.Equal(old.peers, f.peers) && slices.Equal(old.verdict.ledger, f.verdict.ledger) {
+		} else if old != nil && slices.Equal(old.peers, f.peers) && bytes.Equal(old.verdict.ledger.common(nil), f.verdict.ledger.common(nil)) {
 			return
 		}
 		s.changes = append(s.changes, findingChange{f.key, e.prefix, s.now, f})
@@ -387,7 +389,7 @@ func (s *shard) judgeLoss(e *entry, l *loss) (f *finding, tells bool) {
 		v.ledger.add(ruleLasts, weightLasts, "table", "", "it has been so for more than %.0f minutes", lossLong.Minutes())
 	}
 	facts := s.table.history.Facts(o, s.now, s.peers.active)
-	v.ledger.add("history.usual", 0, "history", s.baseline(), "%s", factsOf(e.prefix, facts))
+	s.tellHistory(v, e, nil, o)
 	if l.finding == nil && s.table.history.Watched() >= established && facts.TimeShare < periodicBelow {
 		v.ledger.add("history.periodic", weightComesAndGoes, "history", s.baseline(), "it is there %.0f %% of the time: it comes and goes", 100*facts.TimeShare)
 	}
@@ -404,7 +406,7 @@ func (s *shard) judgeLoss(e *entry, l *loss) (f *finding, tells bool) {
 	}
 	slices.Sort(fd.peers)
 	if s.onVerdict != nil {
-		s.onVerdict(Verdict{Time: s.now, Prefix: e.prefix, Kind: v.kind, Victim: v.victim, PeerASNs: fd.asns, Agreed: true, Evidence: v.ledger})
+		s.onVerdict(Verdict{Time: s.now, Prefix: e.prefix, Kind: v.kind, Victim: v.victim, PeerASNs: fd.asns, Agreed: true, Evidence: v.ledger.evidence()})
 	}
 	if !v.raised() {
 		return nil, true
@@ -512,9 +514,9 @@ func (ic *incidentCase) lossSeverity() incident.Severity {
 // lasting reports that most of a case's prefixes are lost for so long that this is no mere interruption.
 func (ic *incidentCase) lasting() bool {
 	n := 0
-	for _, f := range ic.findings {
-		if slices.ContainsFunc(f.verdict.ledger, func(e incident.Evidence) bool { return e.Rule == ruleLasts }) {
-			n++
+	for _, a := range ic.ledgers { // few, however many findings there are
+		if strings.Contains(a.common, ruleLasts) {
+			n += len(a.first.sorted) + a.first.rest
 		}
 	}
 	return 2*n > len(ic.findings)

@@ -172,7 +172,11 @@ func offends(g *graph, l *scorecard.Label, path []uint32) bool {
 		return origin == offender
 	case incident.ForgedPath, incident.ForgedPathSubprefix:
 		i := slices.Index(path, offender)
-		return i >= 0 && i == len(path)-2 && origin == l.Victims[0] && g.relation(g.index[offender], g.index[origin]) == 0
+		if i < 0 || origin != l.Victims[0] || g.relation(g.index[offender], g.index[path[i+1]]) != 0 {
+			return false
+		}
+		// Behind the forger stands the victim, or one of its providers before it.
+		return i == len(path)-2 || i == len(path)-3 && g.relation(g.index[path[i+1]], g.index[origin]) == topology.Provider
 	case incident.RouteLeak:
 		from, by, to, valley := firstValley(g, path)
 		// RFC 7908 §3.1 to §3.4: how those stand to the leaker of whom it has the route, and to whom it passes it on.
@@ -205,25 +209,33 @@ func TestLabelsSayWhatHappens(t *testing.T) {
 			if l.Start > l.End || l.Start < ingest.TimeOf(c.Start) || l.End > ingest.TimeOf(c.Start.Add(c.Duration)) {
 				t.Errorf("seed %d: from %v to %v: %+v", seed, l.Start, l.End, l)
 			}
-			if (l.Benign == "") == (l.Kind == "") || l.Benign == "" && len(l.Offenders) != 1 {
+			offenders := 1
+			if l.Kind == incident.VisibilityLoss {
+				offenders = 0
+			}
+			if (l.Benign == "") == (l.Kind == "") || l.Benign == "" && len(l.Offenders) != offenders {
 				t.Errorf("seed %d: neither or both good and bad, or by nobody: %+v", seed, l)
 			}
 		}
 		for u := range all(t, k) {
 			for _, n := range u.Withdrawn {
 				for _, l := range byPrefix[n.Prefix] {
-					touched[l] = touched[l] || u.Time >= l.Start && u.Time <= l.End
+					within := u.Time >= l.Start && u.Time <= l.End
+					touched[l] = touched[l] || within
+					if within && l.Kind == incident.VisibilityLoss {
+						witnesses[l][u.Peer.ASN] = true
+					}
 				}
 			}
 			for _, n := range u.Announced {
 				path := u.Attrs.ASPath[0].ASNs
 				within := false
 				for _, l := range byPrefix[n.Prefix] {
-					if u.Time < l.Start || u.Time > l.End {
+					if u.Time < l.Start || u.Time > l.End || l.Proof != "" {
 						continue
 					}
 					within, touched[l] = true, true
-					if l.Benign == "" && offends(g, l, path) {
+					if l.Benign == "" && l.Kind != incident.VisibilityLoss && offends(g, l, path) {
 						witnesses[l][u.Peer.ASN] = true
 					}
 				}

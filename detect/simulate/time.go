@@ -217,7 +217,7 @@ func (h *history) cut(a, b node, concerned []int, lasts time.Duration) {
 		d := h.destinations[i]
 		before := heardBy(d)
 		h.say(i, d.said)
-		if d.block != nil && 2*heardBy(d) < before {
+		if n := heardBy(d); d.block != nil && 2*n < before && before-n >= enough {
 			h.cutsOff(lost, d, lasts)
 		}
 	}
