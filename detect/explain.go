@@ -162,7 +162,7 @@ func (s *shard) known(p netip.Prefix) []KnownOrigin {
 
 // Leak names the valley of a path (RFC 7908).
 type Leak struct {
-	RFC7908Type int    `json:"rfc7908_type"` // 0 where ASPA alone tells of it
+	RFC7908Type int    `json:"rfc7908_type"` // 0 where it is not known
 	Leaker      uint32 `json:"leaker"`
 	From        uint32 `json:"from"`
 	To          uint32 `json:"to"`
@@ -269,13 +269,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
 		return x
 	}
-	if n := s.table.paths.nodes[node]; n.leak != 0 {
-		from, leaker, to := s.table.paths.triple(node)
-		rels := s.know.Relationships
-		x.Leak = &Leak{int(n.leakAs), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
-		if n.leakAs == 0 {
-			x.Leak.Basis = s.know.VRPs.Source()
-		}
+	if l, ok := s.leaked(node); ok {
+		x.Leak = &Leak{l.rfc7908, l.leaker, l.from, l.to, s.leakSource(l)}
 	}
 	switch {
 	case p.Bits() < minBits(p):

@@ -22,7 +22,7 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 	Delegations   *registry.Set
 	IRR           *irr.Database
-	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths
+	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths; sorted
 }
 
 // KnowledgeFiles names the files that hold Knowledge, and what of it the operator says himself. The service also takes an
