@@ -284,6 +284,7 @@ func (e *Engine) Advance(t ingest.Time) {
 // tick ends the current quantum.
 func (e *Engine) tick() {
 	e.flush()
+	e.cases.full = nil
 	e.peers.countActive()
 	e.watch(e.clock, e.peers.active)
 	need := e.cases.need()

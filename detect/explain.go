@@ -333,11 +333,11 @@ func (x *Explanation) tell(v *verdict) {
 			l.add("history.usual", 0, "history", "", "%s", k)
 		}
 	}
-	x.Evidence = append(x.Evidence, l...)
+	x.Evidence = append(x.Evidence, l.evidence()...)
 }
 
 func (x *Explanation) tellVerdict(v *verdict) {
-	x.Evidence, x.Confidence = v.ledger, v.ledger.confidence()
+	x.Evidence, x.Confidence = v.ledger.evidence(), v.ledger.confidence()
 	var b strings.Builder
 	if x.Confidence >= raiseAt {
 		x.Kind = &v.kind
@@ -345,7 +345,7 @@ func (x *Explanation) tellVerdict(v *verdict) {
 	} else {
 		fmt.Fprintf(&b, "No incident: the confidence is %.2f, less than %.2f, that this is one (%s).", x.Confidence, raiseAt, v.kind)
 	}
-	for _, e := range v.ledger {
+	for _, e := range x.Evidence {
 		fmt.Fprintf(&b, "\n  %+5.1f  %-26s %s", e.Weight, e.Rule, e.Detail)
 	}
 	x.Explanation = b.String()

@@ -1,12 +1,10 @@
 package detect
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
@@ -137,34 +135,6 @@ func manyVictims(k incident.Kind) bool {
 	return k == incident.RouteLeak || k == incident.Prepend || k == incident.ReoriginationLeak
 }
 
-// ledger is the evidence for and against.
-type ledger []incident.Evidence
-
-func (l *ledger) add(rule string, weight float64, source, version, detail string, args ...any) {
-	*l = append(*l, incident.Evidence{
-		Rule: rule, Weight: weight, Detail: fmt.Sprintf(detail, args...), Source: source, SourceVersion: version,
-	})
-}
-
-// confidence is the logistic of the summed weights.
-func (l ledger) confidence() float64 { return logistic(l.sum()) }
-
-func (l ledger) sum() float64 {
-	sum := 0.0
-	for _, e := range l {
-		sum += e.Weight
-	}
-	return sum
-}
-
-func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
-
-func newLedger() ledger {
-	var l ledger
-	l.add("prior", weightPrior, "calibration", "hand-set 1", "most changes of routing are harmless")
-	return l
-}
-
 // judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
 func (s *shard) judgeGroup(e *entry, g *group) *verdict {
 	v := s.judge(e, g)
@@ -239,9 +209,9 @@ func (s *shard) judgeInvalid(e *entry, g *group, origin uint32, other *verdict) 
 		return v
 	}
 	v.expected, v.cover, v.covering = other.expected, other.cover, other.covering
-	for _, ev := range other.ledger {
-		if ev.Weight < 0 && ev.Rule != "prior" {
-			v.ledger.add(ev.Rule, 0, ev.Source, ev.SourceVersion, "no hijack: %s", ev.Detail)
+	for _, l := range other.ledger {
+		if l.weight < 0 && l.rule != "prior" {
+			v.ledger.add(l.rule, 0, l.source, l.version, "no hijack: %s", l)
 		}
 	}
 	return v
@@ -449,14 +419,14 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 }
 
 func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []*origins.Pair) {
-	w, since := weightNeverSeenBriefly, "only since "+usual[0].First().Time().Format("2006-01-02 15:04")+" UTC"
+	w, since, at := weightNeverSeenBriefly, "only since", usual[0].First()
 	for _, o := range usual {
 		if o.Baseline() || s.table.history.Present(o, s.now) >= established {
-			w, since = weightNeverSeen, "since before "+s.warmSince.Time().Format("2006-01-02 15:04")+" UTC"
+			w, since, at = weightNeverSeen, "since before", s.warmSince
 			break
 		}
 	}
-	v.ledger.add("origin.never_seen", w, "history", s.baseline(), "AS%d never originated %s before; %s did, %s", origin, e.prefix, asList(v.expected), since)
+	v.ledger.add("origin.never_seen", w, "history", s.baseline(), "AS%d never originated %s before; %s did, %s %s", origin, e.prefix, asList(v.expected), since, minute(at))
 	if !slices.ContainsFunc(usual, func(o *origins.Pair) bool { return o.Routes() > 0 }) {
 		v.ledger.add("origin.usual_gone", weightGone, "table", "", "%s no longer announces %s: it may have been handed over", asList(v.expected), e.prefix)
 	}
@@ -682,11 +652,8 @@ func (s *shard) weighASPA(v *verdict, rs []route) {
 			continue
 		}
 		path := bgp.ASPath{{Type: bgp.ASSequence, ASNs: s.table.paths.wire(r.node)}}
-		var denied []string
-		for _, h := range s.know.VRPs.ASPAs().VerifyDownstream(path, 0).Hops {
-			denied = append(denied, fmt.Sprintf("AS%d attests its providers and AS%d is none of them", h.Customer, h.Provider))
-		}
-		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", strings.Join(denied, ", "))
+		denied := s.know.VRPs.ASPAs().VerifyDownstream(path, 0).Hops
+		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", denials(denied))
 		return
 	}
 }
@@ -736,14 +703,20 @@ func confidence(p netip.Prefix, l topology.Link) float64 {
 	return l.V6
 }
 
+// baseline names what the history is, as a version of that source.
 func (s *shard) baseline() string {
+	if n := &s.baselineName; n.at != s.warmSince || n.partial != s.partial {
+		n.at, n.partial = s.warmSince, s.partial
+		what := "baseline of "
+		if s.partial {
+			what = "updates until "
+		}
+		n.text = what + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
+	}
 	if s.warmSince == 0 {
 		return ""
 	}
-	if s.partial {
-		return "updates until " + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
-	}
-	return "baseline of " + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
+	return s.baselineName.text
 }
 
 // oneSlip reports that two ASNs of at least four digits differ by one digit, one digit more, or two
@@ -767,56 +740,4 @@ func oneSlip(a, b uint32) bool {
 		return true
 	}
 	return i+1 < len(x) && x[i] == y[i+1] && x[i+1] == y[i] && x[i+2:] == y[i+2:]
-}
-
-// asList writes "AS1, AS2 and 3 more".
-func asList(as []uint32) string {
-	var b strings.Builder
-	for i, a := range as {
-		if i == 5 {
-			fmt.Fprintf(&b, " and %d more", len(as)-i)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "AS%d", a)
-	}
-	return b.String()
-}
-
-// pathList writes a tail as people read paths: collector side first.
-func pathList(tail []uint32) string {
-	var b strings.Builder
-	for i := len(tail) - 1; i >= 0; i-- {
-		fmt.Fprintf(&b, "%d", tail[i])
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-	}
-	return b.String()
-}
-
-func routeList(rs []irr.Route) string {
-	var parts []string
-	for i, r := range rs {
-		if i == 4 {
-			parts = append(parts, fmt.Sprintf("and %d more", len(rs)-i))
-			break
-		}
-		parts = append(parts, fmt.Sprintf("%s by AS%d in %s", r.Prefix, r.Origin, r.Source))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func vrpList(vs []rpki.VRP) string {
-	var parts []string
-	for i, v := range vs {
-		if i == 4 {
-			parts = append(parts, fmt.Sprintf("and %d more", len(vs)-i))
-			break
-		}
-		parts = append(parts, fmt.Sprintf("%s up to /%d by AS%d", v.Prefix, v.MaxLength, v.ASN))
-	}
-	return "VRP " + strings.Join(parts, ", ")
 }

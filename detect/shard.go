@@ -30,8 +30,14 @@ type shard struct {
 	nextGC     int
 	warmSince  ingest.Time // when the baseline was complete
 	partial    bool        // the baseline was not a table dump
-	now        ingest.Time // event time of the tick
-	need       int         // peer ASNs that must agree, as of the tick
+
+	baselineName struct { // what shard.baseline last said, and of what
+		at      ingest.Time
+		partial bool
+		text    string
+	}
+	now  ingest.Time // event time of the tick
+	need int         // peer ASNs that must agree, as of the tick
 
 	dirty          []dirtyEntry
 	learned        []link
@@ -59,6 +65,7 @@ type finding struct {
 	asns    int      // distinct peer ASNs among them
 	paths   [][]uint32
 	usual   [][]uint32
+	alike   *alike // of its case; the correlator's
 }
 
 // findingChange replaces the finding of (key, prefix); a nil now says that it is gone.

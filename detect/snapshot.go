@@ -442,8 +442,7 @@ func (e *Engine) loadCases(s *snapshot, places []place) error {
 	c.sequence = s.Sequence
 	for _, cs := range s.Cases {
 		k := caseKey{incident.Kind(cs.Kind), cs.Offender, cs.Victim}
-		ic := &incidentCase{key: k, state: caseState(cs.State), findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{},
-			deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
+		ic := &incidentCase{findingSet: newFindingSet(), key: k, state: caseState(cs.State), deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
 		if err := json.Unmarshal(cs.Last, &ic.last); err != nil {
 			return fmt.Errorf("detector state: damaged: incident: %w", err)
 		}
@@ -475,13 +474,13 @@ func (f *finding) save(entry uint32) (findingSnapshot, error) {
 	covering, err := v.covering.MarshalBinary()
 	return findingSnapshot{Entry: entry, Since: f.since, Peers: f.peers, Paths: f.paths, Usual: f.usual,
 		Kind: v.kind, RFC7908: v.rfc7908, Offender: v.offender, Also: v.also, Next: v.next, Victim: v.victim,
-		Expected: v.expected, Observed: v.observed, Covering: covering, RPKI: v.rpki, IRR: v.irr, Ledger: v.ledger}, err
+		Expected: v.expected, Observed: v.observed, Covering: covering, RPKI: v.rpki, IRR: v.irr, Ledger: v.ledger.evidence()}, err
 }
 
 // loadFinding gives a saved finding back to its shard and its case.
 func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 	v := &verdict{kind: s.Kind, rfc7908: s.RFC7908, offender: s.Offender, also: s.Also, next: s.Next, victim: s.Victim,
-		expected: s.Expected, observed: s.Observed, rpki: s.RPKI, irr: s.IRR, ledger: s.Ledger}
+		expected: s.Expected, observed: s.Observed, rpki: s.RPKI, irr: s.IRR, ledger: ledgerOf(s.Ledger)}
 	if err := v.covering.UnmarshalBinary(s.Covering); err != nil {
 		return fmt.Errorf("detector state: damaged: covering prefix: %w", err)
 	}
