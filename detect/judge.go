@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"strconv"
