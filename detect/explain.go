@@ -27,6 +27,7 @@ type Explanation struct {
 	IRR      IRR          `json:"irr"`
 	// Relationships are those of the path's links.
 	Relationships []PathLink          `json:"relationships"`
+	Classes       []ASClass           `json:"classes"` // of the ASes of the path that are something special
 	History       History             `json:"history"`
 	Leak          *Leak               `json:"leak"`
 	Kind          *incident.Kind      `json:"kind"` // nil when nothing is wrong
@@ -250,7 +251,7 @@ func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explanation {
 	origin, hasOrigin := path.Origin()
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROVOf(s.know.VRPs, p, origin, hasOrigin), ASPA: ASPAOf(s.know.VRPs, path),
-		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
+		Relationships: []PathLink{}, Classes: []ASClass{}, History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	registered := s.know.IRR.Check(p, origin)
 	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
 	for c := range s.table.covering(p) {
@@ -264,7 +265,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
-	x.Relationships = s.pathLinks(p, node)
+	x.Relationships, x.Classes = s.pathLinks(p, node), s.pathClasses(node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
 		return x

@@ -479,6 +479,7 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) announces the prefixes of others to clean their traffic", asn, name)
 		return
 	}
+	s.weighHypergiant(v, weightHypergiantOrigin, "announces the prefixes of networks whose servers it runs", asn)
 	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
 }
 
@@ -624,6 +625,9 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	}
 	s.tellHistory(v, e, cover, usual[0])
 	s.weighNeverTransit(v, suspect)
+	if novel >= 0 {
+		s.weighHypergiant(v, weightHypergiantLink, "finds new neighbours every day", tail[novel], tail[novel+1])
+	}
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
 		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)

@@ -291,6 +291,9 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", source, "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
 	}
 	s.weighPeerlock(v, l)
+	if from == n.origin {
+		s.weighHypergiant(v, weightHypergiantRoutes, "has arrangements with its neighbours that nobody else knows", from)
+	}
 	if s.partial && !s.aspaInvalid(rs) {
 		v.ledger.add("history.partial", weightValleyUntested, "history", s.baseline(), "there is no table dump to tell whether this path was usual before")
 	}

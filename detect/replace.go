@@ -27,7 +27,7 @@ func (e *Engine) Replace(k Knowledge) {
 	if k.Relationships != before.Relationships || k.Declared != before.Declared {
 		e.relate()
 	}
-	r := reconsideration{at: e.clock, others: k.Organisations != before.Organisations || k.Delegations != before.Delegations || k.IRR != before.IRR}
+	r := reconsideration{at: e.clock, others: k.Organisations != before.Organisations || k.Hypergiants != before.Hypergiants || k.Delegations != before.Delegations || k.IRR != before.IRR}
 	r.before = e.lastVRPs
 	if k.VRPs != nil {
 		r.blind = before.VRPs == nil

@@ -110,7 +110,7 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		}
 		return refresh.Loaded{Entries: db.Organisations.Len()}, func(now *detect.Knowledge) {
 			k.peeringDB = db.Organisations
-			now.Organisations, now.RouteServers = k.organisations.Or(k.peeringDB), db.RouteServers
+			now.Organisations, now.RouteServers, now.Hypergiants = k.organisations.Or(k.peeringDB), db.RouteServers, db.Hypergiants
 		}, nil
 	})
 	list := func(name string, locations []string, read func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error)) {
