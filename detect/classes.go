@@ -49,7 +49,7 @@ func (s *shard) pathClasses(id nodeID) []ASClass {
 			classes = append(classes, ASClass{asn, "route_server", "", cmp.Or(s.know.Hypergiants.Source(), "PeeringDB")})
 		}
 		if s.top().has(asn) {
-			classes = append(classes, ASClass{asn, "top", "", s.relationsSource()})
+			classes = append(classes, ASClass{asn, "top", "", s.know.Relationships.Main()})
 		}
 	}
 	return classes

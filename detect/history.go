@@ -51,7 +51,7 @@ func (s *shard) usualBefore(e *entry, asn uint32) []*origins.Pair {
 // for as long as is configured.
 func (s *shard) settled(e *entry, id uint32, g *group, v *verdict) bool {
 	if slices.ContainsFunc(v.ledger, func(l line) bool {
-		return l.weight > 0 && l.source != "history" && l.source != "table"
+		return l.weight > 0 && l.source != "history" && l.source != "table" && l.source != "relationships"
 	}) || !s.agreed(g.routes) {
 		return false
 	}

@@ -43,8 +43,15 @@ const (
 	weightUsual            = -6.0 // what has long been so is no event, be it wrong
 	weightTypo             = 4.0  // one slip of the finger explains it
 	weightNewLink          = 1.5
-	weightNeverTransit     = 2.0 // an AS that has only ever originated now passes on another's route
-	weightSingleSource     = 2.5 // everybody has it through one chain that the covering block does not use
+	weightNeverTransit     = 2.0  // an AS that has only ever originated now passes on another's route
+	weightUnknownAS        = 1.0  // whom nobody has ever seen is new, or made up
+	weightSmaller          = 1.5  // nobody buys transit of one who is much smaller
+	weightFewCustomers     = 0.7  // as these win one rarely
+	weightManyCustomers    = -1.0 // as these win one every day
+	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world
+	weightManyLinks        = -1.0 // who has hundreds of neighbours finds new ones all the time
+	weightNewWay           = 1.0  // a new more-specific by an AS that nobody uses to reach the block
+	weightSingleSource     = 2.5  // everybody has it through one chain that the covering block does not use
 	weightValley           = 4.0
 	weightInferredValley   = 3.0  // the most for relations that were inferred; less where they are doubtful
 	weightLargeTransit     = -2.5 // of the largest networks a wrong relationship is likelier than a leak
@@ -97,6 +104,7 @@ type verdict struct {
 	covering netip.Prefix
 	rpki     rpki.State
 	irr      irr.State
+	planned  bool // a plan speaks against it
 	ledger   ledger
 }
 
@@ -136,7 +144,7 @@ func manyVictims(k incident.Kind) bool {
 
 // judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
 func (s *shard) judgeGroup(e *entry, g *group) *verdict {
-	v := s.judge(e, g)
+	v := s.judgeWatched(e, g, s.judge(e, g))
 	if v != nil {
 		v.irr = s.know.IRR.State(e.prefix, v.observed)
 	}
@@ -593,57 +601,6 @@ func (s *shard) weighIRR(v *verdict, e *entry, origin uint32) {
 	}
 }
 
-// judgeForged judges routes with a usual origin: somebody may have written the right origin behind
-// his own AS. For a known prefix only a new neighbour of the origin counts, and only the routes
-// over it; with cover given, e is a new more-specific and any chain may be the forger's.
-func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usual []*origins.Pair) *verdict {
-	tail, novel := g.tail, s.firstNovelLink(g.tail, origin)
-	outside := s.firstOutside(tail, cover)
-	var suspect uint32
-	switch {
-	case novel == 0 || novel > 0 && cover != nil:
-		suspect = tail[novel+1]
-	case outside > 0:
-		suspect = tail[outside]
-	default:
-		return nil
-	}
-	v := &verdict{kind: incident.ForgedPath, offender: suspect, next: after(tail, suspect), victim: origin,
-		expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
-	if !hasOrigin(usual, origin) {
-		v.victim = usual[0].Origin()
-	}
-	if cover != nil {
-		v.kind, v.covering = incident.ForgedPathSubprefix, cover.prefix
-		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was never announced before, only %s", e.prefix, cover.prefix)
-		if outside >= 2 {
-			v.ledger.add("path.single_source", s.novelty(weightSingleSource), "table", "", "everybody has it by %s, and nobody reaches %s through AS%d", pathList(tail), cover.prefix, tail[outside])
-		}
-	}
-	if novel >= 0 {
-		v.ledger.add("path.new_link", s.novelty(weightNewLink), "history", s.baseline(), "AS%d and AS%d were never neighbours before", tail[novel+1], tail[novel])
-	}
-	s.tellHistory(v, e, cover, usual[0])
-	s.weighNeverTransit(v, suspect)
-	if novel >= 0 {
-		s.weighHypergiant(v, weightHypergiantLink, "finds new neighbours every day", tail[novel], tail[novel+1])
-	}
-	s.weighASPA(v, g.routes)
-	if org, same := s.know.Organisations.Same(suspect, origin); same {
-		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)
-	} else if l := s.relation(suspect, origin); l.Relation == topology.Provider {
-		s.addRelation(v, weightAdjacent, l, suspect, origin)
-	}
-	r := s.know.VRPs.Validate(e.prefix, origin, true)
-	v.rpki = r.State
-	if r.Reason == "invalid_length" {
-		v.ledger.add("rpki.invalid_length", weightInvalidLength, "rpki", s.know.VRPs.Source(), "RPKI Invalid, too long: %s", vrpList(r.VRPs))
-	} else if r.State == rpki.Valid {
-		v.ledger.add("rpki.valid_origin", 0, "rpki", s.know.VRPs.Source(), "RPKI Valid, which proves the origin but not the path: %s", vrpList(r.VRPs))
-	}
-	return v
-}
-
 func (s *shard) aspaInvalid(rs []route) bool {
 	return slices.ContainsFunc(rs, func(r route) bool { return s.table.paths.nodes[r.node].flags&flagASPA != 0 })
 }
@@ -659,43 +616,6 @@ func (s *shard) weighASPA(v *verdict, rs []route) {
 		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", denials(denied))
 		return
 	}
-}
-
-func (s *shard) weighNeverTransit(v *verdict, asn uint32) {
-	if s.links.stub(asn) {
-		v.ledger.add("path.never_transit", s.novelty(weightNeverTransit), "history", s.baseline(), "AS%d never passed on another's route before", asn)
-	}
-}
-
-// firstNovelLink returns the place on a tail, counted from the origin, of the first link never seen:
-// between i and i+1. -1 when there is none.
-func (s *shard) firstNovelLink(tail []uint32, origin uint32) int {
-	for i := max(slices.Index(tail, origin), 0); i+1 < len(tail); i++ {
-		if tail[i] != 0 && tail[i+1] != 0 && !s.linked(tail[i], tail[i+1]) {
-			return i
-		}
-	}
-	return -1
-}
-
-// firstOutside returns the place on a tail of the AS nearest to the origin, beside it at the
-// nearest, that no route to cover passes; 0 when there is none or no cover.
-func (s *shard) firstOutside(tail []uint32, cover *entry) int {
-	if cover == nil {
-		return 0
-	}
-	inside := map[uint32]bool{}
-	for _, r := range cover.routes {
-		for id := r.node; id >= rootCount; id = s.table.paths.nodes[id].parent {
-			inside[s.table.paths.nodes[id].asn] = true
-		}
-	}
-	for i := 1; i < len(tail); i++ {
-		if !inside[tail[i]] {
-			return i
-		}
-	}
-	return 0
 }
 
 // confidence is the probability that a relation is right for the family of p.

@@ -353,9 +353,9 @@ func (s *shard) weighCones(v *verdict, leaker uint32, customers int) {
 	}
 	c := s.conesOf(leaker)
 	if _, member := slices.BinarySearch(c.known, v.victim); member {
-		v.ledger.add("cone.member", weightConeMember, "relationships", s.relationsSource(), "AS%d is in the customer cone of AS%d, who may have been looking for another way to it", v.victim, leaker)
+		v.ledger.add("cone.member", weightConeMember, "relationships", s.know.Relationships.Main(), "AS%d is in the customer cone of AS%d, who may have been looking for another way to it", v.victim, leaker)
 	} else if customers > 0 {
-		v.ledger.add("cone.novel", s.novelty(weightConeNovel), "relationships", s.relationsSource(), "AS%d is not among the %d networks that AS%d is known to give transit to", v.victim, len(c.known)-1, leaker)
+		v.ledger.add("cone.novel", s.novelty(weightConeNovel), "relationships", s.know.Relationships.Main(), "AS%d is not in the customer cone of AS%d, which has %s", v.victim, leaker, plural(len(c.known)-1, "network", "networks"))
 	}
 	r := &c.registered
 	_, member := slices.BinarySearch(r.ASNs, v.victim)
@@ -368,12 +368,6 @@ func (s *shard) weighCones(v *verdict, leaker uint32, customers int) {
 	}
 }
 
-// relationsSource names where most of the known relations are from.
-func (s *shard) relationsSource() string {
-	rels := s.know.Relationships
-	return cmp.Or(rels.Source(topology.Published), rels.Source(topology.Inferred), rels.Source(topology.Declared))
-}
-
 // leakSource names what tells of a leak.
 func (s *shard) leakSource(l leak) string {
 	rels := s.know.Relationships
@@ -381,7 +375,7 @@ func (s *shard) leakSource(l leak) string {
 	case l.basis == byRegistry:
 		return s.know.IRR.Source()
 	case l.basis == byTop:
-		return s.relationsSource()
+		return s.know.Relationships.Main()
 	case l.rfc7908 == 0:
 		return s.know.VRPs.Source() // ASPA alone
 	}
@@ -400,10 +394,10 @@ func (s *shard) weighPeerlock(v *verdict, l leak) {
 	}
 	switch {
 	case top.has(l.from) && top.has(l.to):
-		v.ledger.add("peerlock", w, "relationships", s.relationsSource(), "AS%d and AS%d are at the top, buy transit from nobody and are peers: nobody has a place between them, and AS%d stands there", l.to, l.from, l.leaker)
+		v.ledger.add("peerlock", w, "relationships", s.know.Relationships.Main(), "AS%d and AS%d are at the top, buy transit from nobody and are peers: nobody has a place between them, and AS%d stands there", l.to, l.from, l.leaker)
 	case top.has(l.from):
-		v.ledger.add("peerlock", w, "relationships", s.relationsSource(), "AS%d is at the top and buys transit from nobody: what AS%d has from it goes to customers only, and AS%d is none", l.from, l.leaker, l.to)
+		v.ledger.add("peerlock", w, "relationships", s.know.Relationships.Main(), "AS%d is at the top and buys transit from nobody: what AS%d has from it goes to customers only, and AS%d is none", l.from, l.leaker, l.to)
 	default:
-		v.ledger.add("peerlock", w, "relationships", s.relationsSource(), "AS%d is at the top and buys transit from nobody: only customers' routes are passed on to it, and AS%d is no customer of AS%d", l.to, l.from, l.leaker)
+		v.ledger.add("peerlock", w, "relationships", s.know.Relationships.Main(), "AS%d is at the top and buys transit from nobody: only customers' routes are passed on to it, and AS%d is no customer of AS%d", l.to, l.from, l.leaker)
 	}
 }

@@ -27,6 +27,7 @@ const (
 	flagNovel                           // something on the path was not in linkMemory when the node was made or last judged
 	flagBlackhole                       // the route is tagged BLACKHOLE
 	flagASPA                            // the path is ASPA Invalid, whoever receives it
+	flagWatched                         // a watch has something to say of it: who originates it, or who stands beside whom
 )
 
 // node is one AS of a path, linked towards the origin: every AS path is one node, and paths share
@@ -62,6 +63,7 @@ type pathTree struct {
 	rels     *topology.Relationships
 	aspas    *rpki.Attestations
 	links    *linkMemory
+	watched  *watched
 }
 
 func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *linkMemory) *pathTree {
@@ -145,9 +147,15 @@ func (t *pathTree) derive(parent nodeID, asn uint32) node {
 	case parent < rootCount:
 		n.origin = asn
 		n.hops, n.up = 1, 1
+		if t.watched.owns(asn) {
+			n.flags |= flagWatched
+		}
 	case p.asn == asn: // a prepend
 		n.learnt = p.learnt
 	case asn != 0 && p.asn != 0:
+		if t.watched.unknownNeighbour(p.asn, asn) != nil {
+			n.flags |= flagWatched
+		}
 		t.checkASPA(&n, parent)
 		t.checkValley(&n, parent)
 	}
