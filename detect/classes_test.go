@@ -28,7 +28,7 @@ func giants(t *testing.T, asns string) *topology.PeeringDB {
 	if err := os.WriteFile(path, []byte(`{"net": {"data": [`+strings.Join(nets, ", ")+`]}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := topology.ReadPeeringDB(path)
+	db, err := topology.ReadPeeringDB(path, path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func peeringDBDump(t *testing.T, networks int) (path string, hypergiants []uint3
 
 func TestHypergiants(t *testing.T) {
 	path, want := peeringDBDump(t, 20_000)
-	db, err := ReadPeeringDB(path)
+	db, err := ReadPeeringDB(path, path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func TestClique(t *testing.T) {
 // nobody known to buy transit.
 func TestCliqueOf2018(t *testing.T) {
 	needs(t, published)
-	r, err := ReadFile(published)
+	r, err := ReadFile(published, published)
 	if err != nil {
 		t.Fatal(err)
 	}
