@@ -17,6 +17,7 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 	"github.com/routevigil/routevigil/store/storetest"
 )
 
@@ -121,22 +122,25 @@ func BenchmarkAppendBatch(b *testing.B) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	batch := newTraffic().batch(1000)
-	e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
+	updates := newTraffic().batch(1000)
+	e := batch.NewEncoder()
 	var body []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		body, _, _ = e.encode(body[:0], batch)
+		body, _, _ = e.Encode(body[:0], updates)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/update")
 	b.ReportMetric(float64(len(body))/1000, "B/update")
 }
 
 func BenchmarkDecode(b *testing.B) {
-	body := encode(b, newTraffic().batch(1000))
+	body, _, err := batch.NewEncoder().Encode(nil, newTraffic().batch(1000))
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decodeBatch(body); err != nil {
+		if _, err := batch.Decode(body); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/storetest"
 )
@@ -562,4 +563,8 @@ func TestFailureIsOfOneWrite(t *testing.T) {
 	if st := stats(t, s); n != each || st.LastPosition != each {
 		t.Errorf("%d batches, the last at %d, want %d", n, st.LastPosition, each)
 	}
+}
+
+func rawAttribute(value []byte) bgp.RawAttribute {
+	return bgp.RawAttribute{Flags: 0xc0, Type: 99, Value: value}
 }
