@@ -1,5 +1,6 @@
-# make demo     build everything and show it, without the Internet, on http://localhost:8480
-# make test     every test there is: Go, and the dashboard in a browser
+# make demo        build everything and show it, without the Internet, on http://localhost:8480
+# make test        every test there is: Go, and the dashboard in a browser
+# make scorecard   how right the detector is: what it finds of events whose truth is known, what it says of what was none
 #
 # Needs Go and Node.js. The browser tests use Chromium, the race detector a C compiler.
 
@@ -14,7 +15,7 @@ VERSION ?=
 
 export CGO_ENABLED = 0
 
-.PHONY: demo test build web lint race fuzz bench clean
+.PHONY: demo test build web lint race fuzz bench scorecard clean
 
 demo: build
 	./routevigil serve --demo
@@ -44,7 +45,7 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 
 race:
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
 
 # Every function FuzzX of every package, one after the other. Minimizing is limited: by default the fuzzer may spend
 # a minute on making one interesting input smaller, in which it tries nothing new. Go's fuzzer now and then reports
@@ -63,6 +64,10 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Fails while the detector misses something it is meant to reach. Real data are played where there are any.
+scorecard:
+	$(GO) run ./cmd/scorecard
 
 clean:
 	git clean -fdXq routevigil $(WEB)

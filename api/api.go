@@ -32,7 +32,9 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 )
 
@@ -118,13 +120,21 @@ type Health struct {
 
 // Dependencies are what the server reads from. Those marked optional may be nil.
 type Dependencies struct {
-	Store   store.Store
-	Table   Table                   // optional: without it /api/v1/prefixes answers 503
-	Feeds   func() []ingest.Status  // optional: without it there are none
+	Store store.Store
+	Table Table                  // optional: without it /api/v1/prefixes answers 503
+	Feeds func() []ingest.Status // optional: without it there are none
+	// Samples: optional: the last malformed messages of a feed, oldest first; false where there is no such feed.
+	Samples func(feed string) ([]ingest.Sample, bool)
 	Sources func() []refresh.Status // optional: without it there are none
 	// RPKI: optional: the VRPs and ASPAs in use at a time, now where it is zero, and since when; [journal.ErrUnknown]
 	// where nothing was recorded of that time. Without it /api/v1/validate answers 503.
-	RPKI       func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	RPKI func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	// RPKIChanges: optional: how that has changed, and where the next page begins, as [journal.Journal.Changes]. Without it
+	// /api/v1/rpki/changes answers 503.
+	RPKIChanges func(context.Context, journal.Query) ([]journal.Change, journal.Position, error)
+	// Explain: optional: judges a route by what the detector knows now; [ErrRecovering] while it cannot be asked. Without
+	// it /api/v1/explain answers 503.
+	Explain    func(ctx context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error)
 	Health     func() Health // called for every status request; must not block
 	Web        http.Handler  // optional: the dashboard; gets every path that is not the API's
 	Version    string

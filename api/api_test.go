@@ -379,6 +379,9 @@ func TestUpdates(t *testing.T) {
 func TestStatus(t *testing.T) {
 	s := start(t, func(_ *Configuration, d *Dependencies) {
 		d.Feeds = func() []ingest.Status { return []ingest.Status{{Name: "ris", State: ingest.Connecting}} }
+		d.Samples = func(feed string) ([]ingest.Sample, bool) {
+			return []ingest.Sample{{Reason: "json", Octets: []byte("rubbish")}}, feed == "ris"
+		}
 		d.Sources = func() []refresh.Status { return []refresh.Status{{Name: "vrps", State: refresh.Stale, Entries: 7}} }
 	})
 	s.health.Store(&Health{Mode: Demo, Reasons: []string{"cannot reach ris-live.ripe.net"}, EventTime: t0})
@@ -399,6 +402,9 @@ func TestStatus(t *testing.T) {
 	}
 	if feeds := get200[page[ingest.Status]](s, "/api/v1/feeds"); len(feeds.Items) != 1 || feeds.Items[0].Name != "ris" {
 		t.Errorf("feeds: %+v", feeds)
+	}
+	if samples := get200[page[ingest.Sample]](s, "/api/v1/feeds/ris/malformed"); len(samples.Items) != 1 || string(samples.Items[0].Octets) != "rubbish" {
+		t.Errorf("samples: %+v", samples)
 	}
 	if sources := get200[page[refresh.Status]](s, "/api/v1/sources"); len(sources.Items) != 1 || sources.Items[0] != (refresh.Status{Name: "vrps", State: refresh.Stale, Entries: 7}) {
 		t.Errorf("sources: %+v", sources)
@@ -482,6 +488,7 @@ func TestProblems(t *testing.T) {
 		{"no such incident", "GET", "/api/v1/incidents/inc_x", 404, []string{"inc_x", "/api/v1/incidents"}},
 		{"events of no such incident", "GET", "/api/v1/incidents/inc_x/events", 404, []string{"inc_x"}},
 		{"deliveries of no such incident", "GET", "/api/v1/incidents/inc_x/deliveries", 404, []string{"inc_x"}},
+		{"malformed messages of no such feed", "GET", "/api/v1/feeds/x/malformed", 404, []string{`"x"`, "/api/v1/feeds"}},
 		{"no such resource", "GET", "/api/v1/hijacks", 404, []string{"/api/v1/hijacks", "/api/openapi.json"}},
 		{"no such resource to post to", "POST", "/api/v1/hijacks", 404, []string{"/api/v1/hijacks"}},
 		{"wrong method", "POST", "/api/v1/incidents", 405, []string{"POST", "GET"}},

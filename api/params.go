@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/store"
 )
 
@@ -123,6 +124,7 @@ func period(from, to timeParam) []error {
 const (
 	incidentTag = 'i'
 	updateTag   = 'u'
+	changeTag   = 'r'
 )
 
 var errCursor = errors.New("is not a cursor of this list; send the next of its previous page unchanged, or none for the first page")
@@ -198,6 +200,23 @@ func (c *updateCursor) UnmarshalText(text []byte) error {
 	return nil
 }
 func (updateCursor) Schema(huma.Registry) *huma.Schema { return cursorSchema() }
+
+// changeCursor continues a list of changes of the RPKI before a place.
+type changeCursor struct{ before journal.Position }
+
+func (c changeCursor) String() string {
+	return encodeCursor(changeTag, c.before.Segment, c.before.Frame, c.before.Index)
+}
+func (c *changeCursor) UnmarshalText(text []byte) error {
+	if err := decodeCursor(text, changeTag, &c.before.Segment, &c.before.Frame, &c.before.Index); err != nil {
+		return err
+	}
+	if c.before == (journal.Position{}) {
+		return errCursor // to the journal that means no bound: the pages would start over
+	}
+	return nil
+}
+func (changeCursor) Schema(huma.Registry) *huma.Schema { return cursorSchema() }
 
 // sequenceParam is the sequence of an event. Zero is the beginning, so it is told apart from none.
 type sequenceParam struct {

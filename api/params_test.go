@@ -1,17 +1,23 @@
 package api
 
 import (
+	"context"
 	"encoding"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
+	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/rpki/journal"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 )
 
@@ -39,7 +45,7 @@ func TestCursors(t *testing.T) {
 func FuzzParameters(f *testing.F) {
 	for _, seed := range []string{"", "AS64500", "64500", "192.0.2.0/24", "2001:db8::/32", "::ffff:1.2.3.4/120", "fe80::1%eth0", "2008-02-24T18:47:57Z",
 		"9999-12-31T23:59:59-12:00", incidentCursor{1}.String(), incidentCursor{math.MaxUint64}.String(),
-		updateCursor{store.Cursor{Position: 7, Row: 3}}.String(), encodeCursor(updateTag, 1, math.MaxUint64), "aYAA", "18446744073709551615"} {
+		updateCursor{store.Cursor{Position: 7, Row: 3}}.String(), encodeCursor(updateTag, 1, math.MaxUint64), changeCursor{journal.Position{Segment: 1, Index: math.MaxUint64}}.String(), "aYAA", "18446744073709551615"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -51,6 +57,7 @@ func FuzzParameters(f *testing.F) {
 			n sequenceParam
 			c incidentCursor
 			u updateCursor
+			r changeCursor
 		)
 		accepted := func(v encoding.TextUnmarshaler) bool { return v.UnmarshalText([]byte(text)) == nil }
 		if accepted(&a) && a.value == 0 {
@@ -69,6 +76,9 @@ func FuzzParameters(f *testing.F) {
 		if accepted(&c) && c.String() != text {
 			t.Errorf("%q is cursor %s", text, c)
 		}
+		if accepted(&r) && (r.String() != text || r.before == (journal.Position{})) {
+			t.Errorf("%q is cursor %s", text, r)
+		}
 		if accepted(&u) && (u.String() != text || u.after.Row < 0) {
 			t.Errorf("%q is cursor %s", text, u)
 		}
@@ -78,14 +88,25 @@ func FuzzParameters(f *testing.F) {
 // FuzzRequest: whatever the URL, the answer is a page or a problem, never a failure of ours.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{"/api/v1/incidents?asn=AS1&kind=a,b&limit=3", "/api/v1/updates?prefix=10.0.0.0/8&match=covered&cursor=dQcD",
-		"/api/v1/prefixes/2001:db8::%2F32", "/api/v1/incidents/%00/events?after=1", "/api/v1/prefixes/..%2f..", "/api/v1/incidents?from=%ff&to=;", "//x"} {
+		"/api/v1/prefixes/2001:db8::%2F32", "/api/v1/incidents/%00/events?after=1", "/api/v1/prefixes/..%2f..", "/api/v1/incidents?from=%ff&to=;", "//x",
+		"/api/v1/explain?prefix=192.0.2.0/24&as_path=3333+0+{1,2}+AS64500", "/api/v1/explain?prefix=::&as_path={}", "/api/v1/rpki/changes?asn=1&prefix=::/0&limit=1&cursor=cgEBAQ",
+		"/api/v1/validate?prefix=192.0.2.0/24&origin=1"} {
 		f.Add(seed)
 	}
 	st := openStore(f)
 	if err := st.CommitEvents(f.Context(), []incident.Event{event(1, "inc_a")}, nil); err != nil {
 		f.Fatal(err)
 	}
-	h := New(DefaultConfiguration(), Dependencies{Store: st, Table: &service{}, Health: func() Health { return Health{Ready: true} }}).handler()
+	engine := detect.New(detect.DefaultConfiguration(), detect.Knowledge{}, func(incident.Event) {})
+	engine.FinishBaseline()
+	h := New(DefaultConfiguration(), Dependencies{Store: st, Table: &service{}, Health: func() Health { return Health{Ready: true} },
+		RPKIChanges: func(context.Context, journal.Query) ([]journal.Change, journal.Position, error) {
+			return nil, journal.Position{}, nil
+		},
+		RPKI: func(context.Context, time.Time) (*rpki.Set, time.Time, error) { return nil, time.Time{}, nil },
+		Explain: func(_ context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error) {
+			return engine.Explain(p, path), nil
+		}}).handler()
 	f.Fuzz(func(t *testing.T, target string) {
 		u, err := url.Parse(target)
 		if err != nil || u.Path == "/api/v1/stream" {

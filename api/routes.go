@@ -20,6 +20,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
@@ -86,11 +87,21 @@ func (s *Server) register() {
 			"The prefix is written with its slash, /api/v1/prefixes/192.0.2.0/24, or with %2F. "+
 			"An address without a length stands for the longest announced prefix that contains it, or for its host prefix where nothing does; "+
 			"the prefix of the answer says which.", s.getPrefix)
+	get(s, "/api/v1/explain", "explain-route", "The verdict upon a route with its whole ledger, also when nothing is wrong",
+		"As if several peers had just announced it to the running detector, which it leaves as it was: why there is an incident, or why there is none. "+
+			"While the detector learns what is normal there is no verdict, and explanation says so.", s.explain)
 	get(s, "/api/v1/validate", "validate-route", "What the RPKI says of a route, now or at a past moment",
 		"Route origin validation (RFC 6811) of a prefix and an origin or, with as_path, of the path's origin, and then also the path itself by ASPA. "+
 			"What was in use is recorded whenever it changes: at answers with what this service knew then.", s.validate)
+	get(s, "/api/v1/rpki/changes", "list-rpki-changes", "How the RPKI has changed", "What was added to and removed from the VRPs and ASPAs in use, local exceptions included; the newest first. "+
+		"Data that is held back, as when a trust anchor loses suspiciously much, is not in use: its changes are told with the time at which it is believed after all; "+
+		"until then /api/v1/sources says that it is held back. "+
+		"A page can hold fewer than limit, or nothing, and still have a next one: it reads a part of the record and no more.", s.listRPKIChanges)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
+	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
+		"As they came, to find out what is wrong with a router or with us: at most 32 for each feed, of BGP sessions for each neighbour; the oldest first. "+
+			"They are kept in memory only.", s.listMalformed)
 	get(s, "/api/v1/sources", "list-sources", "How fresh is what routes are compared with", "", s.listSources)
 	get(s, "/api/v1/status", "get-status", "The service as a whole", "", s.getStatus)
 	s.registerStream()
@@ -143,6 +154,8 @@ func schemaName(t reflect.Type, hint string) string {
 		return "PageSource"
 	case reflect.TypeFor[incident.Prefix]():
 		return "IncidentPrefix"
+	case reflect.TypeFor[irr.Route]():
+		return "RouteObject"
 	}
 	return huma.DefaultSchemaNamer(t, hint)
 }
@@ -360,13 +373,22 @@ func (in *updatesInput) Resolve(huma.Context) []error {
 	return errs
 }
 
-func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.Route], error) {
+// search waits until a search may begin. The caller must call end after it.
+func (s *Server) search(ctx context.Context) (end func(), err error) {
 	select {
 	case s.searches <- struct{}{}:
-		defer func() { <-s.searches }()
+		return func() { <-s.searches }, nil
 	case <-ctx.Done():
-		return page[store.Route]{}, problemf(http.StatusServiceUnavailable, "%d searches are under way, as many as may be; try again later.", maxSearches)
+		return nil, problemf(http.StatusServiceUnavailable, "%d searches are under way, as many as may be; try again later.", maxSearches)
 	}
+}
+
+func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.Route], error) {
+	end, err := s.search(ctx)
+	if err != nil {
+		return page[store.Route]{}, err
+	}
+	defer end()
 	var items []store.Route
 	for r, err := range s.dependencies.Store.Updates(ctx, store.UpdateQuery{
 		Prefix: in.Prefix.value, Match: in.Match, OriginASN: in.Origin.value, PeerASN: in.PeerASN.value, PeerIP: in.PeerIP.value,
@@ -384,6 +406,22 @@ func (s *Server) listFeeds(context.Context, *struct{}) (page[ingest.Status], err
 	var items []ingest.Status
 	if s.dependencies.Feeds != nil {
 		items = s.dependencies.Feeds()
+	}
+	return paged(items, len(items), nil), nil
+}
+
+type feedInput struct {
+	Feed string `path:"feed" maxLength:"100" doc:"The feed's name." example:"ris-live"`
+}
+
+func (s *Server) listMalformed(_ context.Context, in *feedInput) (page[ingest.Sample], error) {
+	var items []ingest.Sample
+	known := false
+	if s.dependencies.Samples != nil {
+		items, known = s.dependencies.Samples(in.Feed)
+	}
+	if !known {
+		return page[ingest.Sample]{}, problemf(http.StatusNotFound, "There is no feed %q; /api/v1/feeds lists those there are.", in.Feed)
 	}
 	return paged(items, len(items), nil), nil
 }
@@ -495,12 +533,21 @@ func describe(r huma.Registry) {
 		r.Map()[schema].Properties[property].Enum = values
 	}
 	enum("Incident", "kind", anys(incident.Kinds)...)
+	enum("RPKIChange", "what", changeOfVRP, changeOfASPA, changeOfAll)
+	enum("RPKIChange", "change", "added", "removed", "changed")
+	enum("Explanation", "kind", append(anys(incident.Kinds), nil)...)
 	enum("Incident", "severity", anys(incident.Severities)...)
 	enum("Incident", "status", incident.Open, incident.Ended)
 	enum("Event", "change", anys(changes)...)
 	enum("Delivery", "state", store.Pending, store.Delivered, store.Expired)
 	enum("Route", "type", store.Announce, store.Withdraw, store.RIB, store.PeerUp, store.PeerDown)
 	enum("Feed", "state", ingest.Connecting, ingest.Connected, ingest.Stalled, ingest.Lagging, ingest.Done)
+	for schema, properties := range map[string][]string{"Explanation": {"leak"}, "Registry": {"prefix", "origin"}} {
+		for _, p := range properties {
+			of := r.Map()[schema].Properties
+			of[p] = &huma.Schema{OneOf: []*huma.Schema{of[p], {Type: "null"}}}
+		}
+	}
 	for _, schema := range r.Map() {
 		widen(schema)
 	}

@@ -58,6 +58,7 @@ type correlator struct {
 	fullFeed func() map[peerID]bool
 	emit     func(incident.Event)
 	cases    map[caseKey]*incidentCase
+	absorbed []*incidentCase // of this tick, by re-originations
 	sequence uint64
 }
 
@@ -79,9 +80,11 @@ func (c *correlator) need() int {
 	return max(1, len(heard))
 }
 
-// apply takes the changes of one tick, sorted by key and prefix.
+// apply takes the changes of one tick, those of one prefix in the order in which they happened.
 func (c *correlator) apply(changes []findingChange, now ingest.Time) {
 	need := c.need()
+	changes = c.gather(changes, need, now)
+	defer c.endAbsorbed(now)
 	for len(changes) > 0 {
 		k, n := changes[0].key, 1
 		for n < len(changes) && changes[n].key == k {
@@ -264,17 +267,25 @@ func (c *correlator) fire(ic *incidentCase) {
 			c.sendChange(ic, at)
 		}
 	case quiet:
-		ic.state = ended
 		inc := ic.last
 		end := ic.quietFrom.Time()
 		inc.Status, inc.EndedAt = incident.Ended, &end
 		inc.Explanation = explain(&inc)
-		c.send(ic, incident.Closed, inc, at)
-		ic.deadline = at.Add(c.config.Reopen)
-		ic.peak, ic.most = 0, 0
+		c.end(ic, inc, at)
 	case ended:
 		delete(c.cases, ic.key)
+		if len(ic.findings) > 0 { // stragglers, from which another incident may come
+			c.cases[ic.key] = &incidentCase{key: ic.key, findings: ic.findings, confirmed: ic.confirmed, peerRefs: ic.peerRefs}
+		}
 	}
+}
+
+// end tells that an incident has ended, as inc.
+func (c *correlator) end(ic *incidentCase, inc incident.Incident, at ingest.Time) {
+	ic.state = ended
+	c.send(ic, incident.Closed, inc, at)
+	ic.deadline = at.Add(c.config.Reopen)
+	ic.peak, ic.most = 0, 0
 }
 
 // adopt makes a quiet case of an open incident that has none.
@@ -330,6 +341,10 @@ func (c *correlator) describe(ic *incidentCase) incident.Incident {
 		if len(inc.Prefixes) < incident.MaxPrefixes {
 			inc.Prefixes = append(inc.Prefixes, v.prefix(p))
 		}
+	}
+	if ic.key.kind == incident.ReoriginationLeak {
+		five := 5
+		inc.RFC7908Type = &five
 	}
 	inc.Offenders, inc.Accomplices, inc.Victims = offenders.top(), next.top(), victims.top()
 	inc.Paths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.paths }, incident.MaxPaths)
@@ -399,32 +414,47 @@ func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) []
 }
 
 // mergeLedgers joins the evidence of the confirmed prefixes, or of all while none is: of each rule
-// the line that weighs most. A leak's extent is evidence too.
+// the line that weighs most. What speaks against one part of a burst says nothing of the others, so that one is
+// as certain as its most certain part. The extent of a leak is evidence too.
 func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence {
+	if isBurst(ic.key.kind) {
+		best := slices.MaxFunc(prefixes, func(a, b netip.Prefix) int {
+			return cmp.Compare(ic.findings[a].verdict.ledger.sum(), ic.findings[b].verdict.ledger.sum())
+		})
+		prefixes = []netip.Prefix{best}
+	}
 	var merged []incident.Evidence
-	at := map[string]int{}
+	at, named := map[string]int{}, 0
 	for _, p := range prefixes {
 		for _, e := range ic.findings[p].verdict.ledger {
-			i, ok := at[e.Rule]
+			key := evidenceKey(e)
+			i, ok := at[key]
 			if !ok {
-				at[e.Rule] = len(merged)
+				if key != e.Rule {
+					if named++; named > maxNamed {
+						continue
+					}
+				}
+				at[key] = len(merged)
 				merged = append(merged, e)
 			} else if math.Abs(e.Weight) > math.Abs(merged[i].Weight) {
 				merged[i] = e
 			}
 		}
 	}
-	if ic.key.kind == incident.RouteLeak {
-		l := ledger(merged)
-		switch n := ic.most; {
+	l := ledger(merged)
+	switch n := ic.most; ic.key.kind {
+	case incident.ReoriginationLeak:
+		l.add("burst.victims", weightManyPrefixes, "table", "", "%d prefixes of many networks at once: no attack is known to have been like that", n)
+	case incident.RouteLeak:
+		switch {
 		case n == 1:
 			l.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
 		case n >= 10:
 			l.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
 		}
-		merged = l
 	}
-	return merged
+	return l
 }
 
 func (v *verdict) prefix(p netip.Prefix) incident.Prefix {
@@ -461,12 +491,13 @@ func (c *correlator) share(ic *incidentCase) float64 {
 }
 
 // severity ranks an incident by kind, spread and certainty: an attack seen by half of the full
-// feeds is critical, one seen by less than a twentieth is medium; a leak must also be large. Doubt
-// (confidence below 0.8) costs one step. Mistakes never exceed medium.
+// feeds is critical, one seen by less than a twentieth is medium, and so is a re-origination, whose traffic
+// goes astray as surely. A leak must also be large; one of more-specifics of one's own is low, and high at the
+// most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium.
 func severity(k incident.Kind, prefixes int, confidence, share float64) incident.Severity {
 	rank := 0
 	switch k {
-	case incident.OriginHijack, incident.SubprefixHijack, incident.ForgedPath, incident.ForgedPathSubprefix:
+	case incident.OriginHijack, incident.SubprefixHijack, incident.ForgedPath, incident.ForgedPathSubprefix, incident.ReoriginationLeak:
 		rank = incident.High.Rank()
 		if share >= 0.5 {
 			rank++
@@ -481,11 +512,21 @@ func severity(k incident.Kind, prefixes int, confidence, share float64) incident
 		if share >= 0.5 && prefixes >= 1000 {
 			rank++
 		}
+	case incident.InternalSpecifics:
+		rank = incident.Low.Rank()
+		if share >= 0.5 && prefixes >= 100 {
+			rank++
+		}
+		if share >= 0.5 && prefixes >= 1000 {
+			rank++
+		}
 	case incident.Prepend, incident.TypoASN, incident.TypoPrefix, incident.RPKIInvalid:
 		rank = incident.Low.Rank()
 		if share >= 0.5 {
 			rank++
 		}
+	case incident.ROAChange:
+		rank = turnSeverity(prefixes, share).Rank()
 	case incident.BogonPrefix, incident.BogonASN, incident.PrivateASNLeak, incident.BlackholeLeak:
 		rank = incident.Low.Rank()
 	}

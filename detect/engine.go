@@ -90,6 +90,7 @@ type Engine struct {
 	gone    map[peerID]bool // sources whose session ended after the pending updates
 	goneAt  ingest.Time
 	cases   *correlator
+	bursts  *specifics
 	clock   ingest.Time // event time: never goes back
 	learnTo ingest.Time // end of the warm-up; 0 until the first update
 	learn   bool
@@ -117,15 +118,15 @@ type pendingUpdate struct {
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), learn: true, gone: map[peerID]bool{},
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{},
 		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
 	e.given, e.infers = k, k.Relationships == nil
 	k.Relationships = e.relationships()
 	e.known = &k
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
-		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, peers: e.peers, learning: true, settle: c.Settle,
-			nextGC: compactAt, suspects: map[uint32][]finding{}}
+		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
+			nextGC: compactAt, suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.ASPAs(), e.links), e.history)
 		e.shards = append(e.shards, s)
 	}
@@ -174,7 +175,7 @@ func (e *Engine) startWarmup(t ingest.Time) {
 }
 
 func (e *Engine) internPeer(p ingest.Peer, pathID uint32) (peerID, bool) {
-	id, ok := e.peers.intern(p, pathID)
+	id, ok := e.peers.intern(p, pathID, e.clock)
 	if !ok {
 		e.refused++
 	}
@@ -269,6 +270,7 @@ func (e *Engine) Advance(t ingest.Time) {
 		if t/settleCheck != e.clock/settleCheck {
 			e.flush()
 			e.parallel(func(s *shard) { s.markSettled(e.clock) })
+			e.bursts.prune(e.clock)
 		}
 		e.tick()
 		if e.learn && e.learnTo != 0 && t >= e.learnTo {
@@ -285,11 +287,19 @@ func (e *Engine) tick() {
 	e.peers.countActive()
 	e.watch(e.clock, e.peers.active)
 	need := e.cases.need()
-	e.parallel(func(s *shard) {
-		s.now, s.need = e.clock, need
-		s.judgeDirty()
-	})
-	e.shareLearned()
+	e.judge(need)
+	if e.beginBursts() {
+		e.judge(need)
+		for _, s := range e.shards {
+			s.specifics = s.specifics[:0] // told already
+		}
+	}
+	e.correlate()
+	e.bursts.end(e.cases.cases, e.clock)
+}
+
+// correlate hands what the shards found to the correlator.
+func (e *Engine) correlate() {
 	var changes []findingChange
 	for _, s := range e.shards {
 		changes = append(changes, s.changes...)
@@ -299,16 +309,42 @@ func (e *Engine) tick() {
 	if len(changes) == 0 {
 		return
 	}
-	slices.SortFunc(changes, func(a, b findingChange) int {
-		return cmp.Or(a.key.compare(b.key), a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
-	})
 	e.cases.apply(changes, e.clock)
+}
+
+// judge lets the shards judge what changed.
+func (e *Engine) judge(need int) {
+	e.parallel(func(s *shard) {
+		s.now, s.need = e.clock, need
+		s.judgeDirty()
+	})
+	e.shareLearned()
+}
+
+// beginBursts looks whether the more-specifics that the shards have found make bursts, and marks the parts of
+// those for judgement.
+func (e *Engine) beginBursts() bool {
+	var fresh []ownSpecific
+	for _, s := range e.shards {
+		fresh = append(fresh, s.specifics...)
+		s.specifics = s.specifics[:0]
+	}
+	parts := e.bursts.note(fresh, e.clock)
+	for _, p := range parts {
+		s := e.shardOf(p.prefix)
+		if id, ok := s.table.lookup(p.prefix); ok {
+			s.markDirty(s.table.entry(id), id, p.since)
+		}
+	}
+	return len(parts) > 0
 }
 
 func (e *Engine) shareLearned() {
 	for _, s := range e.shards {
 		e.links.learn(s.learned, s.learnedValleys)
-		s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]
+		if s.learned, s.learnedValleys = s.learned[:0], s.learnedValleys[:0]; cap(s.learned) > 1<<12 {
+			s.learned = nil // a baseline's, which is never needed again
+		}
 	}
 }
 
@@ -352,9 +388,9 @@ func (e *Engine) FinishBaseline() {
 	e.learn = false
 	e.parallel(func(s *shard) {
 		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
-		for i := range s.table.entries {
-			s.takeAsNormal(uint32(i), e.remembers, e.clock)
-			s.table.history.Each(s.table.entries[i].origins, func(o *origins.Pair) bool {
+		for id, en := range s.table.all() {
+			s.takeAsNormal(id, e.remembers, e.clock)
+			s.table.history.Each(en.origins, func(o *origins.Pair) bool {
 				s.warmSince = max(s.warmSince, o.First())
 				return true
 			})

@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,24 +12,27 @@ import (
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
 
 // Explanation is the verdict upon one route with its whole ledger, also when nothing is wrong.
 type Explanation struct {
-	Prefix      netip.Prefix        `json:"prefix"`
-	ASPath      []uint32            `json:"as_path"`
-	ROV         ROV                 `json:"rov"`
-	ASPA        ASPA                `json:"aspa"`
-	Registry    Registry            `json:"registry"`
-	IRR         IRR                 `json:"irr"`
-	History     History             `json:"history"`
-	Leak        *Leak               `json:"leak"`
-	Kind        *incident.Kind      `json:"kind"` // nil when nothing is wrong
-	Confidence  float64             `json:"confidence"`
-	Evidence    []incident.Evidence `json:"evidence"`
-	Explanation string              `json:"explanation"`
+	Prefix   netip.Prefix `json:"prefix"`
+	ASPath   []uint32     `json:"as_path"` // without AS_SETs
+	ROV      ROV          `json:"rov"`
+	ASPA     ASPA         `json:"aspa"`
+	Registry Registry     `json:"registry"`
+	IRR      IRR          `json:"irr"`
+	// Relationships are those of the path's links.
+	Relationships []PathLink          `json:"relationships"`
+	History       History             `json:"history"`
+	Leak          *Leak               `json:"leak"`
+	Kind          *incident.Kind      `json:"kind"` // nil when nothing is wrong
+	Confidence    float64             `json:"confidence"`
+	Evidence      []incident.Evidence `json:"evidence"`
+	Explanation   string              `json:"explanation"`
 }
 
 // ROV is the RPKI's answer (RFC 6811).
@@ -141,8 +145,8 @@ func (k KnownOrigin) String() string { return factsOf(k.Prefix, k.Facts) }
 func (s *shard) known(p netip.Prefix) []KnownOrigin {
 	all := []KnownOrigin{}
 	e := &entry{prefix: p}
-	if id, ok := s.table.index[p]; ok {
-		e = &s.table.entries[id]
+	if id, ok := s.table.lookup(p); ok {
+		e = s.table.entry(id)
 	}
 	if e.origins == 0 {
 		if e, _ = s.cover(e); e == nil {
@@ -169,36 +173,101 @@ type Leak struct {
 // is not the question.
 const explainPeers = 3
 
-// Explain judges one route as if several peers had just announced it. The engine must have finished
-// its baseline; its table is left changed, so it should not be used for anything else afterwards.
+// PathLink is what is known of two neighbours on a path, the collector's side first.
+type PathLink struct {
+	A          uint32  `json:"a"`
+	B          uint32  `json:"b"`
+	Relation   string  `json:"relation"`    // how a stands to b: provider, customer, peer, sibling, or "no known relation"
+	Source     string  `json:"source"`      // where the relation is from, or ""
+	Confidence float64 `json:"confidence"`  // that the relation is right, 0 to 1
+	SeenBefore bool    `json:"seen_before"` // on paths that were learned as normal
+}
+
+// String is one line for people.
+func (l PathLink) String() string {
+	line := fmt.Sprintf("AS%d and AS%d: %s", l.A, l.B, l.Relation)
+	if l.Source != "" {
+		line = fmt.Sprintf("AS%d is %s of AS%d by %s (%.2f)", l.A, l.Relation, l.B, l.Source, l.Confidence)
+	}
+	if !l.SeenBefore {
+		line += ", not seen before"
+	}
+	return line
+}
+
+// pathLinks returns what is known of the links of a path as announced. Who stands beside an AS_SET is nobody's neighbour.
+func (s *shard) pathLinks(p netip.Prefix, id nodeID) []PathLink {
+	links := []PathLink{}
+	for nodes := s.table.paths.nodes; id >= rootCount; id = nodes[id].parent {
+		a, b := nodes[id].asn, nodes[nodes[id].parent].asn
+		if a == b || a == 0 || b == 0 {
+			continue
+		}
+		l := s.know.Relationships.Link(a, b)
+		k := PathLink{A: a, B: b, Relation: l.Relation.String(), SeenBefore: s.links.adjacent(a, b)}
+		if l.Relation != topology.None {
+			k.Source, k.Confidence = s.know.Relationships.Source(l.Basis), confidence(p, l)
+		}
+		links = append(links, k)
+	}
+	return links
+}
+
+// Explain judges one route as if several peers had just announced it. Like every method of the engine it is for its
+// owner, between updates; it leaves the engine as it was. While the engine still learns what is normal there is no
+// verdict.
 func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
+	e.flush()
 	p = p.Masked()
 	s := e.shardOf(p)
-	e.peers.countActive()
-	s.now = max(e.clock, e.history.Now())
+	var x Explanation
+	s.suppose(max(e.clock, e.history.Now()), explainPeers, func(peers []peerID) {
+		x = s.explain(p, path, peers)
+	})
+	return x
+}
+
+// suppose calls f as if peers that nobody has ever heard of were up at the time now, and takes back afterwards what
+// f has added: path nodes, and pairs of the history. f must change nothing else.
+func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
+	oldNow, oldNeed, oldActive, known := s.now, s.need, s.peers.active, len(s.peers.list)
+	s.peers.countActive()
+	nodes, pairs := len(s.table.paths.nodes), s.table.history.Len()
+	ids := make([]peerID, peers)
+	for i := range ids {
+		ids[i] = peerID(known + i)
+		s.peers.list = append(s.peers.list, peerInfo{peerKey{Peer: ingest.Peer{Collector: "explain", ASN: uint32(i)}}, true, 0})
+	}
+	s.now, s.need = now, peers
+	f(ids)
+	s.table.paths.cut(nodes)
+	s.table.history.Cut(pairs)
+	s.peers.list = s.peers.list[:known]
+	s.now, s.need, s.peers.active = oldNow, oldNeed, oldActive
+}
+
+// explain works on a copy of the prefix's entry to which the peers' routes have been added.
+func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explanation {
 	origin, hasOrigin := path.Origin()
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROVOf(s.know.VRPs, p, origin, hasOrigin), ASPA: ASPAOf(s.know.VRPs, path),
 		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	registered := s.know.IRR.Check(p, origin)
 	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
-	for _, c := range s.table.covering(p) {
+	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
-	if id, ok := s.table.index[p]; ok {
-		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(&s.table.entries[id]))...)
+	en := entry{prefix: p}
+	if id, ok := s.table.lookup(p); ok {
+		known := s.table.entry(id)
+		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(known))...)
+		en.routes, en.origins, en.suspect = slices.Clone(known.routes), s.table.history.Copy(known.origins), known.suspect
 	}
-	u := ingest.Update{Time: s.now, Announced: []bgp.NLRI{{Prefix: p}}, Attrs: bgp.Attributes{Has: bgp.HasASPath, ASPath: path}}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
+	x.Relationships = s.pathLinks(p, node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
 		return x
-	}
-	var rs []route
-	for i := range explainPeers {
-		id, _ := e.internPeer(ingest.Peer{Collector: "explain", ASN: uint32(i)}, 0)
-		s.apply(id, 0, &u)
-		rs = append(rs, route{id, node})
 	}
 	if n := s.table.paths.nodes[node]; n.leak != 0 {
 		from, leaker, to := s.table.paths.triple(node)
@@ -208,16 +277,24 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 			x.Leak.Basis = s.know.VRPs.Source()
 		}
 	}
-	id, ok := s.table.index[p]
-	if !ok {
+	switch {
+	case p.Bits() < minBits(p):
 		x.Explanation = fmt.Sprintf("%s is shorter than /%d and not judged.", p, minBits(p))
 		return x
+	case s.learning:
+		x.Explanation = "There is no verdict: what is normal is still being learned."
+		return x
 	}
-	s.need = explainPeers
-	entry := &s.table.entries[id]
+	var rs []route
+	for _, id := range peers {
+		r := route{id, node}
+		en.routes = append(en.routes, r) // they stay sorted: no peer has a higher id
+		rs = append(rs, r)
+		s.table.history.Count(&en.origins, s.table.paths.nodes[node].origin, 1, s.now)
+	}
 	g := group{s.table.paths.nodes[node].origin, rs, s.commonTail(rs)}
-	v := s.judgeGroup(entry, &g)
-	if leak := s.explainLeak(entry, rs, v); leak != nil {
+	v := s.judgeGroup(&en, &g)
+	if leak := s.explainLeak(&en, rs, v); leak != nil {
 		v = leak
 	}
 	x.tell(v)

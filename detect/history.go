@@ -75,7 +75,7 @@ const settleCheck = ingest.Time(3600_000_000)
 func (s *shard) markSettled(now ingest.Time) {
 	for _, id := range slices.Sorted(maps.Keys(s.suspects)) {
 		if slices.ContainsFunc(s.suspects[id], func(f finding) bool { return now.Sub(f.since) >= s.settle }) {
-			s.markDirty(&s.table.entries[id], id, now)
+			s.markDirty(s.table.entry(id), id, now)
 		}
 	}
 }
@@ -122,8 +122,8 @@ func (e *Engine) SaveHistory(w io.Writer) error {
 	e.flush()
 	var chains []origins.Chain
 	for _, s := range e.shards {
-		for i := range s.table.entries {
-			if en := &s.table.entries[i]; en.origins != 0 {
+		for _, en := range s.table.all() {
+			if en.origins != 0 {
 				chains = append(chains, origins.Chain{Prefix: en.prefix, History: s.table.history, Head: en.origins})
 			}
 		}
@@ -144,7 +144,7 @@ func (e *Engine) LoadHistory(data []byte) error {
 			return fmt.Errorf("more than %d prefixes", MaxPrefixes)
 		}
 		for _, pair := range pairs {
-			s.table.history.Append(&s.table.entries[id].origins, pair)
+			s.table.history.Append(&s.table.entry(id).origins, pair)
 		}
 		return nil
 	})
@@ -153,7 +153,7 @@ func (e *Engine) LoadHistory(data []byte) error {
 // takeAsNormal ends an entry's baseline: origins with a fair share of its routes are usual. Where history
 // knows what is usual, others are for judgement.
 func (s *shard) takeAsNormal(id uint32, remembers bool, now ingest.Time) {
-	e := &s.table.entries[id]
+	e := s.table.entry(id)
 	known := remembers && len(s.usualOrigins(e)) > 0
 	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
 		switch {

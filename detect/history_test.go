@@ -74,7 +74,8 @@ func (p *past) pass(to time.Duration) {
 func (p *past) facts(asn uint32) origins.Facts {
 	s := p.shardOf(disputed)
 	p.flush()
-	if o := s.table.origin(&s.table.entries[s.table.index[disputed]], asn); o != nil {
+	id, _ := s.table.lookup(disputed)
+	if o := s.table.origin(s.table.entry(id), asn); o != nil {
 		return s.table.history.Facts(o, p.clock, p.peers.active)
 	}
 	return origins.Facts{}

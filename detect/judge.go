@@ -57,6 +57,10 @@ const (
 	weightSmallOrigin      = 3.0
 	weightRepeated         = 2.0
 	weightProven           = 5.0  // true by the data itself: reserved numbers, a community, an invalid origin
+	weightBurst            = 3.0  // nobody begins to announce dozens of parts of his blocks within minutes but by a slip
+	weightTooLong          = 1.0  // of more-specifics: routes that filters drop are not sent on purpose
+	weightValidSpecific    = -2.0 // a ROA of its own or with a maximum length allows it, so it was prepared, if widely (RFC 9319)
+	weightIRRExact         = -2.0 // somebody registered just this more-specific, so it was prepared
 	weightPeers            = -0.5 // peers exchange routes but do not originate each other's
 )
 
@@ -114,7 +118,8 @@ func (v *verdict) harmless() bool { return v == nil || v.ledger.confidence() < h
 
 // yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one.
 func (v *verdict) yieldsToLeak() bool {
-	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid
+	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid ||
+		v.kind == incident.InternalSpecifics
 }
 
 func (v *verdict) key() caseKey { return caseKey{v.kind, v.offender, v.keyVictim()} }
@@ -128,7 +133,9 @@ func (v *verdict) keyVictim() uint32 {
 	return v.victim
 }
 
-func manyVictims(k incident.Kind) bool { return k == incident.RouteLeak || k == incident.Prepend }
+func manyVictims(k incident.Kind) bool {
+	return k == incident.RouteLeak || k == incident.Prepend || k == incident.ReoriginationLeak
+}
 
 // ledger is the evidence for and against.
 type ledger []incident.Evidence
@@ -204,6 +211,9 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	}
 	if v.raised() {
 		return v
+	}
+	if b := s.judgeSpecific(e, g); b.raised() {
+		return b
 	}
 	if invalid := s.judgeInvalid(e, g, origin, v); v == nil || invalid.raised() {
 		return invalid
@@ -298,7 +308,7 @@ func after(tail []uint32, asn uint32) uint32 {
 
 // cover returns the longest covering prefix that is really announced, with its usual origins.
 func (s *shard) cover(e *entry) (*entry, []*origins.Pair) {
-	for _, c := range s.table.covering(e.prefix) {
+	for c := range s.table.covering(e.prefix) {
 		if len(c.routes) == 0 || c.prefix.Bits() < minBits(c.prefix) {
 			continue
 		}
@@ -517,7 +527,7 @@ func (s *shard) weighRegistry(v *verdict, p netip.Prefix, origin uint32) {
 
 // weighCover adds what the blocks around a prefix say of its origin.
 func (s *shard) weighCover(v *verdict, e *entry, cover *entry, origin uint32) {
-	for _, c := range s.table.covering(e.prefix) {
+	for c := range s.table.covering(e.prefix) {
 		if o := s.table.origin(c, origin); o != nil && o.MarkedUsual() {
 			v.ledger.add("origin.larger_cover", weightLargerCover, "history", s.baseline(), "AS%d also announces %s, which contains it", origin, c.prefix)
 			break
@@ -539,8 +549,8 @@ func (s *shard) foreignSpecifics(c *entry) int {
 	budget := 512
 	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
 		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
-			if id, ok := s.table.index[p]; ok {
-				s.table.history.Each(s.table.entries[id].origins, func(o *origins.Pair) bool {
+			if id, ok := s.table.lookup(p); ok {
+				s.table.history.Each(s.table.entry(id).origins, func(o *origins.Pair) bool {
 					co := s.table.origin(c, o.Origin())
 					foreign := o.MarkedUsual() && o.Routes() > 0 && (co == nil || !co.MarkedUsual())
 					if foreign {

@@ -3,8 +3,10 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/detect/irr/mirror"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -47,8 +49,26 @@ func (f KnowledgeFiles) Validate() error {
 
 // IRRFiles names dumps of routing registries.
 type IRRFiles struct {
-	Files   []string `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip, paths or addresses; without any, what is registered is unavailable."`
-	Sources []string `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
+	Files   []string               `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip, paths or addresses; without any, what is registered is unavailable."`
+	Sources []string               `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
+	Mirrors []mirror.Configuration `yaml:"mirrors" doc:"Registries that the service follows by NRTM; what it has of one takes the place of what files say of it. None by default."`
+}
+
+// Validate reports mirrors that cannot work.
+func (f IRRFiles) Validate() error {
+	var errs []error
+	seen := map[string]bool{}
+	for i, m := range f.Mirrors {
+		source := strings.ToUpper(m.Source)
+		if err := m.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("mirrors[%d]: %w", i, err))
+		}
+		if seen[source] {
+			errs = append(errs, fmt.Errorf("mirrors[%d]: %s is mirrored twice", i, source))
+		}
+		seen[source] = true
+	}
+	return errors.Join(errs...)
 }
 
 // DefaultKnowledgeFiles names none.
@@ -60,6 +80,11 @@ func DefaultKnowledgeFiles() KnowledgeFiles {
 func (f KnowledgeFiles) Check() error {
 	if f.VRPs == "" && len(f.RTR.Caches) == 0 && len(f.SLURM) > 0 {
 		return errors.New("SLURM files are given, but no VRPs to apply them to")
+	}
+	for _, file := range f.SLURM {
+		if refresh.IsURL(file) {
+			return fmt.Errorf("slurm: %s is an address, and exceptions are files of this machine; fetch the file and name that", refresh.Printable(file))
+		}
 	}
 	return nil
 }

@@ -58,14 +58,14 @@ const (
 // pathTree interns AS paths as a tree that grows from the origins.
 type pathTree struct {
 	nodes    []node
-	children map[uint64]nodeID
+	children idIndex
 	rels     *topology.Relationships
 	aspas    rpki.ASPAs
 	links    *linkMemory
 }
 
 func newPathTree(rels *topology.Relationships, aspas rpki.ASPAs, links *linkMemory) *pathTree {
-	t := &pathTree{children: map[uint64]nodeID{}, rels: rels, aspas: aspas, links: links}
+	t := &pathTree{rels: rels, aspas: aspas, links: links}
 	t.nodes = make([]node, rootCount)
 	t.nodes[rootBlackhole].flags = flagBlackhole
 	return t
@@ -91,15 +91,25 @@ func (t *pathTree) intern(p bgp.ASPath, blackhole bool) nodeID {
 	return id
 }
 
+func nodeHash(parent nodeID, asn uint32) uint64 { return hash(uint64(parent)<<32|uint64(asn), 0) }
+
 func (t *pathTree) child(parent nodeID, asn uint32) nodeID {
-	key := uint64(parent)<<32 | uint64(asn)
-	if id, ok := t.children[key]; ok {
-		return id
+	h := nodeHash(parent, asn)
+	if id, ok := t.children.find(h, func(id uint32) bool { return t.nodes[id].parent == parent && t.nodes[id].asn == asn }); ok {
+		return nodeID(id)
 	}
 	id := nodeID(len(t.nodes))
 	t.nodes = append(t.nodes, t.grow(parent, asn))
-	t.children[key] = id
+	t.children.add(h, uint32(id))
 	return id
+}
+
+// cut forgets the nodes from n on, the last that were made; nothing may refer to them.
+func (t *pathTree) cut(n int) {
+	for i, last := range t.nodes[n:] {
+		t.children.remove(nodeHash(last.parent, last.asn), uint32(n+i))
+	}
+	t.nodes = t.nodes[:n]
 }
 
 // grow derives the node of asn upon parent.
@@ -281,7 +291,7 @@ func (t *pathTree) compact(keep func(mark func(nodeID))) []nodeID {
 	// The leaker's node is an ancestor, and parents stand before their children: one pass renumbers all.
 	renumber := make([]nodeID, len(t.nodes))
 	next := t.nodes[:rootCount]
-	children := make(map[uint64]nodeID, len(t.children)/2)
+	var children idIndex
 	for i := range renumber {
 		old := nodeID(i)
 		if old < rootCount {
@@ -296,7 +306,7 @@ func (t *pathTree) compact(keep func(mark func(nodeID))) []nodeID {
 		id := nodeID(len(next))
 		next = append(next, n)
 		renumber[old] = id
-		children[uint64(n.parent)<<32|uint64(n.asn)] = id
+		children.add(nodeHash(n.parent, n.asn), uint32(id))
 	}
 	t.nodes = next
 	t.children = children

@@ -9,7 +9,8 @@ const MaxPeers = 1 << 16
 // peerInfo is one source of routes: a session, or one ADD-PATH identifier of a session.
 type peerInfo struct {
 	peerKey
-	up bool
+	up    bool
+	since ingest.Time // when its session came up, as far as is known; 0: before the first update
 }
 
 // peerKey is what distinguishes sources of routes.
@@ -20,17 +21,21 @@ type peerKey struct {
 
 // peerSet interns peers.
 type peerSet struct {
-	list   []peerInfo
-	index  map[peerKey]peerID
-	last   peerKey
-	lastID peerID
-	active int // sources that are up, as of the last tick
+	list     []peerInfo
+	index    map[peerKey]peerID
+	sessions map[ingest.Peer]ingest.Time // those with a source that is up, and since when
+	last     peerKey
+	lastID   peerID
+	active   int // sources that are up, as of the last tick
 }
 
-func newPeerSet() *peerSet { return &peerSet{index: map[peerKey]peerID{}} }
+func newPeerSet() *peerSet {
+	return &peerSet{index: map[peerKey]peerID{}, sessions: map[ingest.Peer]ingest.Time{}}
+}
 
-// intern returns the id of a source, making it; ok is false where that would exceed MaxPeers.
-func (s *peerSet) intern(p ingest.Peer, pathID uint32) (id peerID, ok bool) {
+// intern returns the id of a source that speaks at the time now, making it; ok is false where that would
+// exceed MaxPeers.
+func (s *peerSet) intern(p ingest.Peer, pathID uint32, now ingest.Time) (id peerID, ok bool) {
 	k := peerKey{p, pathID}
 	if len(s.list) > 0 && k == s.last {
 		return s.lastID, true
@@ -43,7 +48,14 @@ func (s *peerSet) intern(p ingest.Peer, pathID uint32) (id peerID, ok bool) {
 		s.list = append(s.list, peerInfo{peerKey: k})
 		s.index[k] = id
 	}
-	s.list[id].up = true
+	if !s.list[id].up {
+		since, ok := s.sessions[p]
+		if !ok { // and not just a further path identifier
+			since = now
+			s.sessions[p] = now
+		}
+		s.list[id].up, s.list[id].since = true, since
+	}
 	s.last, s.lastID = k, id
 	return id, true
 }
@@ -51,6 +63,7 @@ func (s *peerSet) intern(p ingest.Peer, pathID uint32) (id peerID, ok bool) {
 // down marks every source of p as down and returns them.
 func (s *peerSet) down(p ingest.Peer) map[peerID]bool {
 	gone := map[peerID]bool{}
+	delete(s.sessions, p)
 	for id := range s.list {
 		if s.list[id].Peer == p && s.list[id].up {
 			s.list[id].up = false

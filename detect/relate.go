@@ -68,15 +68,14 @@ func (e *Engine) CopyPaths() *PathCopy {
 // unsuspected returns the paths of routes under no suspicion, by family.
 func (s *shard) unsuspected() (v4, v6 nodeSet) {
 	v4, v6 = newNodeSet(s.table.paths), newNodeSet(s.table.paths)
-	for i := range s.table.entries {
-		e := &s.table.entries[i]
+	for id, e := range s.table.all() {
 		if e.dirty != 0 {
 			continue // nobody has judged it yet
 		}
 		var accused map[peerID]bool
 		if e.suspect {
 			accused = map[peerID]bool{}
-			for _, f := range s.suspects[uint32(i)] {
+			for _, f := range s.suspects[id] {
 				for _, p := range f.peers {
 					accused[p] = true
 				}
@@ -152,7 +151,7 @@ func (e *Engine) relate() {
 			}
 		}
 		for _, i := range slices.Sorted(maps.Keys(s.suspects)) {
-			s.markDirty(&s.table.entries[i], i, e.clock)
+			s.markDirty(s.table.entry(i), i, e.clock)
 		}
 	})
 	e.shareLearned()

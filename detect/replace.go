@@ -11,6 +11,7 @@ import (
 // went, paths of which ASPAs or relationships now say something else and, where anything but the RPKI changed, all
 // that is under suspicion. What was usual before something spoke against it stays usual: that an attestation, or a
 // file of relationships, now calls a route wrong that has long been there is how things stand, and no event of routing.
+// That a change of ROAs has made such routes Invalid is told as what it is (roachange.go).
 //
 // No VRPs where there were some says that they have expired: what is judged from then on goes without, but what
 // the RPKI has shown to be wrong is not taken back, since nothing has shown it to be right.
@@ -24,17 +25,20 @@ func (e *Engine) Replace(k Knowledge) {
 		e.relate()
 	}
 	r := reconsideration{at: e.clock, others: k.Organisations != before.Organisations || k.Delegations != before.Delegations || k.IRR != before.IRR}
+	r.before = e.lastVRPs
 	if k.VRPs != nil {
 		r.blind = before.VRPs == nil
 		r.concerned, r.aspas = changedSpace(e.lastVRPs, k.VRPs)
 		e.lastVRPs = k.VRPs
 	}
+	need := e.cases.need()
 	e.parallel(func(s *shard) {
 		s.table.paths.aspas = k.VRPs.ASPAs()
 		var changed []bool
 		if r.aspas || r.blind {
 			changed = s.regrow()
 		}
+		s.now, s.need = e.clock, need
 		s.reconsider(r, changed)
 	})
 	e.shareLearned()
@@ -45,6 +49,7 @@ type reconsideration struct {
 	at        ingest.Time
 	concerned *rpki.Set // covers what VRPs changed; nil where none did
 	aspas     bool      // ASPAs changed
+	before    *rpki.Set // the last VRPs before, also when they have expired
 	blind     bool      // there were no VRPs for a while
 	others    bool      // something else than the RPKI changed
 }
@@ -94,10 +99,16 @@ func (s *shard) reconsider(r reconsideration, paths []bool) {
 	if s.learning {
 		return
 	}
-	for i := range s.table.entries {
-		en := &s.table.entries[i]
-		if len(en.routes) > 0 && (s.concerns(en, r) || hasPath(en, paths)) {
-			s.markDirty(en, uint32(i), r.at)
+	for id, en := range s.table.all() {
+		if len(en.routes) == 0 {
+			continue
+		}
+		concerned := s.concerns(en, r)
+		if concerned {
+			s.noteTurns(en, id, r.before)
+		}
+		if concerned || hasPath(en, paths) {
+			s.markDirty(en, id, r.at)
 		}
 	}
 }

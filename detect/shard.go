@@ -23,6 +23,7 @@ type shard struct {
 	settle     time.Duration // see Configuration.Settle
 	know       *Knowledge
 	links      *linkMemory // shared; written at ticks only, by the engine
+	bursts     *specifics  // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
 	learning   bool
 	nextGC     int
@@ -34,8 +35,11 @@ type shard struct {
 	dirty          []dirtyEntry
 	learned        []link
 	learnedValleys []valley
+	specifics      []ownSpecific        // of this tick
 	suspects       map[uint32][]finding // by entry
 	changes        []findingChange      // of this tick
+	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
+	turned         map[uint32][]turn    // by entry, sorted by origin
 }
 
 // dirtyEntry is an entry to judge at the next tick, with the time of its first and last change.
@@ -96,11 +100,11 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 		if n.PathID != pathID || !s.owns(n.Prefix) {
 			continue
 		}
-		id, ok := s.table.index[n.Prefix]
+		id, ok := s.table.lookup(n.Prefix)
 		if !ok {
 			continue
 		}
-		e := &s.table.entries[id]
+		e := s.table.entry(id)
 		if s.table.unset(e, peer, u.Time) && e.suspect {
 			s.markDirty(e, id, u.Time)
 		}
@@ -132,7 +136,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 	if !ok {
 		return
 	}
-	e := &s.table.entries[id]
+	e := s.table.entry(id)
 	o, changed := s.table.set(e, peer, path, u.Time)
 	if !changed {
 		return
@@ -166,7 +170,7 @@ func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
 // peersGone drops the routes of sessions that ended.
 func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
 	for _, id := range s.table.dropPeers(gone, at) {
-		if e := &s.table.entries[id]; e.suspect {
+		if e := s.table.entry(id); e.suspect {
 			s.markDirty(e, id, at)
 		}
 	}
@@ -175,9 +179,10 @@ func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
 // judgeDirty judges what changed since the last tick and fills s.changes and s.learned.
 func (s *shard) judgeDirty() {
 	for _, d := range s.dirty {
-		e := &s.table.entries[d.id]
+		e := s.table.entry(d.id)
 		e.dirty = 0
-		s.replaceFindings(d, e, s.judgeEntry(e, d))
+		s.replaceFindings(d, e, append(s.judgeEntry(e, d), s.judgeTurns(e, d)...))
+		e.suspect = e.suspect || len(s.turned[d.id]) > 0
 	}
 	s.dirty = s.dirty[:0]
 	if n := len(s.table.paths.nodes); n >= s.nextGC {
@@ -189,16 +194,16 @@ func (s *shard) judgeDirty() {
 // replaceFindings records what is wrong with e now and what changed.
 func (s *shard) replaceFindings(d dirtyEntry, e *entry, now []finding) {
 	old := s.suspects[d.id]
+	for _, f := range old { // first, as the correlator may take two keys for one
+		if indexOfKey(now, f.key) < 0 {
+			s.changes = append(s.changes, findingChange{f.key, e.prefix, d.last, nil})
+		}
+	}
 	for i := range now {
 		if j := indexOfKey(old, now[i].key); j >= 0 {
 			now[i].since = old[j].since
 		}
 		s.changes = append(s.changes, findingChange{now[i].key, e.prefix, d.last, &now[i]})
-	}
-	for _, f := range old {
-		if indexOfKey(now, f.key) < 0 {
-			s.changes = append(s.changes, findingChange{f.key, e.prefix, d.last, nil})
-		}
 	}
 	e.suspect = len(now) > 0
 	if e.suspect {
@@ -296,6 +301,8 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 	}
 	for _, g := range s.groups(e) {
 		v := s.judgeGroup(e, &g)
+		s.tellVerdict(e, v, g.routes)
+		s.noteSpecific(e, &g, v)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
 			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
@@ -337,7 +344,9 @@ func (s *shard) judgeLeaks(e *entry, rs []route, counts func(*node) bool, add fu
 	}
 	slices.Sort(leakers)
 	for _, leaker := range leakers {
-		if v := s.judgeLeak(e, leaks[leaker]); v.raised() {
+		v := s.judgeLeak(e, leaks[leaker])
+		s.tellVerdict(e, v, leaks[leaker])
+		if v.raised() {
 			add(v, leaks[leaker])
 		}
 	}

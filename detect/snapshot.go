@@ -20,7 +20,7 @@ import (
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 3
+const snapshotVersion = 5
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -57,6 +57,9 @@ type snapshot struct {
 	Dirty               []dirtySnapshot
 	Findings            []findingSnapshot
 	Cases               []caseSnapshot
+	Specifics           []specificSnapshot
+	Bursts              []burstSnapshot
+	Turns               []turnSnapshot
 }
 
 type peerSnapshot struct {
@@ -66,6 +69,7 @@ type peerSnapshot struct {
 	View      uint8
 	PathID    uint32
 	Up        bool
+	Since     ingest.Time
 }
 
 type dirtySnapshot struct {
@@ -77,6 +81,7 @@ type dirtySnapshot struct {
 // the next tick has yet to come.
 type findingSnapshot struct {
 	Entry          uint32
+	Gathered       bool // it is part of a re-origination
 	Since          ingest.Time
 	Peers          []peerID
 	Paths, Usual   [][]uint32
@@ -91,6 +96,19 @@ type findingSnapshot struct {
 	RPKI           rpki.State
 	IRR            irr.State
 	Ledger         []incident.Evidence
+}
+
+// specificSnapshot is a more-specific that may become part of a burst.
+type specificSnapshot struct {
+	Origin uint32
+	Prefix []byte
+	Since  ingest.Time
+}
+
+type burstSnapshot struct {
+	Origin uint32
+	Since  ingest.Time
+	Count  int
 }
 
 type caseSnapshot struct {
@@ -115,16 +133,19 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up})
+		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up, p.since})
 	}
 	e.links.save(&s)
+	if err := e.bursts.save(&s); err != nil {
+		return nil, err
+	}
 	s.Related = e.inferred != nil
 	for pair, l := range e.inferred.All() {
 		s.RelA, s.RelB, s.Relation = append(s.RelA, pair[0]), append(s.RelB, pair[1]), append(s.Relation, uint8(l.Relation))
 		s.RelV4, s.RelV6 = append(s.RelV4, float32(l.V4)), append(s.RelV6, float32(l.V6))
 	}
 	for _, sh := range e.shards {
-		if err := sh.save(&s); err != nil {
+		if err := sh.save(&s, e.cases.gathered); err != nil {
 			return nil, err
 		}
 	}
@@ -162,7 +183,7 @@ func (m *linkMemory) save(s *snapshot) {
 	}
 }
 
-func (s *shard) save(out *snapshot) error {
+func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 	firstNode, firstEntry := uint32(len(out.NodeASN)), uint32(len(out.Prefixes))
 	node := func(id nodeID) uint32 {
 		if id < rootCount {
@@ -174,8 +195,7 @@ func (s *shard) save(out *snapshot) error {
 		out.NodeASN = append(out.NodeASN, n.asn)
 		out.NodeParent = append(out.NodeParent, node(n.parent))
 	}
-	for i := range s.table.entries {
-		e := &s.table.entries[i]
+	for id, e := range s.table.all() {
 		p, err := e.prefix.MarshalBinary()
 		if err != nil {
 			return err
@@ -193,11 +213,13 @@ func (s *shard) save(out *snapshot) error {
 			return true
 		})
 		out.OriginCount = append(out.OriginCount, pairs)
-		for _, f := range s.suspects[uint32(i)] {
-			fs, err := f.save(firstEntry + uint32(i))
+		s.saveTurns(out, id, firstEntry+id)
+		for _, f := range s.suspects[id] {
+			fs, err := f.save(firstEntry + id)
 			if err != nil {
 				return err
 			}
+			fs.Gathered = gathered(&f)
 			out.Findings = append(out.Findings, fs)
 		}
 	}
@@ -237,15 +259,24 @@ func (e *Engine) Restore(state []byte) error {
 		if !ingest.View(p.View).Known() {
 			return fmt.Errorf("detector state: peer of the unknown view %d", p.View)
 		}
-		id, ok := e.peers.intern(ingest.Peer{Collector: p.Collector, Addr: addr, ASN: p.ASN, View: ingest.View(p.View)}, p.PathID)
+		id, ok := e.peers.intern(ingest.Peer{Collector: p.Collector, Addr: addr, ASN: p.ASN, View: ingest.View(p.View)}, p.PathID, p.Since)
 		if !ok {
 			return fmt.Errorf("detector state: more than %d peers", MaxPeers)
 		}
-		e.peers.list[id].up = p.Up
+		e.peers.list[id].up, e.peers.list[id].since = p.Up, p.Since
+	}
+	clear(e.peers.sessions)
+	for _, p := range e.peers.list {
+		if p.up {
+			e.peers.sessions[p.Peer] = p.since
+		}
 	}
 	e.peers.last = peerKey{}
 	e.peers.countActive()
 	e.links.load(&s)
+	if err := e.bursts.load(&s); err != nil {
+		return err
+	}
 	if err := e.loadInferred(&s); err != nil {
 		return err
 	}
@@ -256,7 +287,44 @@ func (e *Engine) Restore(state []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := e.loadTurns(&s, places); err != nil {
+		return err
+	}
 	return e.loadCases(&s, places)
+}
+
+func (b *specifics) save(out *snapshot) error {
+	for _, origin := range slices.Sorted(maps.Keys(b.recent)) {
+		for _, prefix := range slices.SortedFunc(maps.Keys(b.recent[origin]), comparePrefixes) {
+			p, err := prefix.MarshalBinary()
+			if err != nil {
+				return err
+			}
+			out.Specifics = append(out.Specifics, specificSnapshot{origin, p, b.recent[origin][prefix]})
+		}
+	}
+	for _, origin := range slices.Sorted(maps.Keys(b.bursts)) {
+		burst := b.bursts[origin]
+		out.Bursts = append(out.Bursts, burstSnapshot{origin, burst.since, burst.count})
+	}
+	return nil
+}
+
+func (b *specifics) load(s *snapshot) error {
+	for _, sp := range s.Specifics {
+		var p netip.Prefix
+		if err := p.UnmarshalBinary(sp.Prefix); err != nil {
+			return fmt.Errorf("detector state: damaged: more-specific: %w", err)
+		}
+		if b.recent[sp.Origin] == nil {
+			b.recent[sp.Origin] = map[netip.Prefix]ingest.Time{}
+		}
+		b.recent[sp.Origin][p] = sp.Since
+	}
+	for _, burst := range s.Bursts {
+		b.bursts[burst.Origin] = specificsBurst{burst.Since, burst.Count}
+	}
+	return nil
 }
 
 func (m *linkMemory) load(s *snapshot) {
@@ -329,7 +397,7 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 	first, origin := 0, 0 // of the routes and origins of the prefix
 	for i, b := range s.Prefixes {
 		var p netip.Prefix
-		if err := p.UnmarshalBinary(b); err != nil {
+		if err := p.UnmarshalBinary(b); err != nil || !p.IsValid() {
 			return nil, damaged("prefix")
 		}
 		routes, pairs := int(s.RouteCount[i]), int(s.OriginCount[i])
@@ -342,7 +410,7 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 			return nil, damaged("too many prefixes")
 		}
 		places[i] = place{sh, id}
-		en := &sh.table.entries[id]
+		en := sh.table.entry(id)
 		for j := origin; j < origin+pairs; j++ {
 			pair, err := origins.DecodePair(s.Origins[j*origins.EncodedPair:])
 			if err != nil {
@@ -395,7 +463,7 @@ func (e *Engine) loadCases(s *snapshot, places []place) error {
 			return fmt.Errorf("detector state: damaged: a change without a prefix")
 		}
 		at := places[d.Entry]
-		en := &at.shard.table.entries[at.id]
+		en := at.shard.table.entry(at.id)
 		at.shard.markDirty(en, at.id, d.First)
 		at.shard.markDirty(en, at.id, d.Last)
 	}
@@ -422,15 +490,19 @@ func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 			return fmt.Errorf("detector state: damaged: a finding of an unknown peer")
 		}
 	}
-	en := &at.shard.table.entries[at.id]
+	en := at.shard.table.entry(at.id)
 	f := finding{key: v.key(), prefix: en.prefix, since: s.Since, verdict: v, peers: s.Peers,
 		asns: e.peers.countASNs(s.Peers), paths: s.Paths, usual: s.Usual}
-	ic := e.cases.cases[f.key]
+	k := f.key
+	if s.Gathered {
+		k = caseKey{incident.ReoriginationLeak, k.offender, 0}
+	}
+	ic := e.cases.cases[k]
 	if ic == nil {
 		return fmt.Errorf("detector state: damaged: a finding without its case")
 	}
 	en.suspect = true
 	at.shard.suspects[at.id] = append(at.shard.suspects[at.id], f)
-	ic.replace(findingChange{f.key, f.prefix, f.since, &f}, need)
+	ic.replace(findingChange{k, f.prefix, f.since, &f}, need)
 	return nil
 }

@@ -29,16 +29,16 @@ func (e *Engine) Prefix(p netip.Prefix) PrefixState {
 	p = p.Masked()
 	st := PrefixState{Prefix: p, Covering: []netip.Prefix{}, Origins: []OriginState{}, FullFeedPeers: len(e.fullFeed())}
 	s := e.shardOf(p)
-	for _, c := range s.table.covering(p) {
+	for c := range s.table.covering(p) {
 		if len(c.routes) > 0 {
 			st.Covering = append(st.Covering, c.prefix)
 		}
 	}
-	id, ok := s.table.index[p]
+	id, ok := s.table.lookup(p)
 	if !ok {
 		return st
 	}
-	entry := &s.table.entries[id]
+	entry := s.table.entry(id)
 	byOrigin := map[uint32][]route{}
 	for _, r := range entry.routes {
 		o := s.table.paths.nodes[r.node].origin

@@ -33,6 +33,10 @@ func title(inc *incident.Incident) string {
 		return fmt.Sprintf("%s announces %s in the name of %s, part of %s", off, what, victims, covering)
 	case incident.RouteLeak:
 		return fmt.Sprintf("%s leaks %s of %s to %s", off, what, victims, asList(inc.Accomplices))
+	case incident.ReoriginationLeak:
+		return fmt.Sprintf("%s announces the routes of others as its own: %s of %s", off, what, victims)
+	case incident.InternalSpecifics:
+		return fmt.Sprintf("%s lets out parts of its own %s: %s", off, covering, what)
 	case incident.Prepend:
 		return fmt.Sprintf("%s mistyped a prepend: %s seems to come from %s", off, what, victims)
 	case incident.TypoASN:
@@ -49,6 +53,8 @@ func title(inc *incident.Incident) string {
 			return fmt.Sprintf("%s announces %s, whose ROA lets nobody announce it", off, what)
 		}
 		return fmt.Sprintf("%s announces %s against the ROA of %s", off, what, victims)
+	case incident.ROAChange:
+		return fmt.Sprintf("A change of ROAs made %s of %s RPKI Invalid", what, victims)
 	case incident.BlackholeLeak:
 		return fmt.Sprintf("%s lets the blackhole route %s out", off, what)
 	}
@@ -62,13 +68,17 @@ var whatItMeans = map[incident.Kind]string{
 	incident.ForgedPath:          "The origin looks right, so origin validation does not object; traffic may pass through an AS that has no business in it.",
 	incident.ForgedPathSubprefix: "The origin looks right and the prefix is longer than the usual one: origin validation may not object, and wherever it spreads it takes all traffic.",
 	incident.RouteLeak:           "A network passes on routes that it should have kept: traffic takes a detour through a network that was not meant to carry it and may not be able to.",
+	incident.ReoriginationLeak:   "So many victims at once are hardly an attack: most likely routes were taken into a network's own routing and announced anew, without their paths (RFC 7908 type 5). Whatever the cause, traffic for all these addresses goes astray where these routes are preferred.",
+	incident.InternalSpecifics:   "Routes meant for the inside of a network have got out (RFC 7908 type 6). The addresses stay with their holder, but traffic may come in at places not built for it, and where there are many such routes, routers elsewhere may run full or end the session.",
 	incident.Prepend:             "The origin is a number of prepends that landed in the place of an AS. The prefix stays reachable; the AS blamed has nothing to do with it.",
 	incident.TypoASN:             "The new origin is one slip of the finger from the right one: most likely a mistake in a configuration.",
 	incident.PrivateASNLeak:      "AS numbers for private use were not removed before the route was passed on.",
 	incident.BogonASN:            "A reserved AS number was not removed before the route was passed on.",
 	incident.BogonPrefix:         "Nobody may use these addresses in the global table.",
 	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
-	incident.BlackholeLeak:       "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
+	incident.ROAChange: "The routes are as ever, but networks that validate origins drop them from now on, so traffic to these addresses fails in parts of the Internet. " +
+		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
+	incident.BlackholeLeak: "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
 }
 
 func plural(n int, one, more string) string {

@@ -13,11 +13,12 @@ const (
 )
 
 // Gap is a time in which a live feed did not tell what a collector heard: the connection was lost or
-// silent, or nobody was there to listen.
+// silent, nobody was there to listen, or what it kept for us had been deleted when we came.
 type Gap struct {
 	ID          uint64    `json:"-"` // given by the store; 0 before
 	Feed        string    `json:"-"`
 	Collector   string    `json:"collector"`
+	PeerASN     uint32    `json:"peer_asn,omitempty"`    // only what this peer said was missed; 0: what all said
 	From        time.Time `json:"from"`                  // stamp of the last update before
 	Until       time.Time `json:"until,omitzero"`        // stamp of the first update after; zero while open
 	State       GapState  `json:"state"`                 // open, waiting, done or failed

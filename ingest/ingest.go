@@ -166,6 +166,8 @@ type Handler func(*Update) error
 type Source interface {
 	Run(ctx context.Context, h Handler) error
 	Status() Status
+	// Samples gives the last malformed messages, oldest first.
+	Samples() []Sample
 }
 
 // State is a feed's condition as people need to know it.

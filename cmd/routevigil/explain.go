@@ -87,6 +87,9 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 	for _, k := range x.History.Origins {
 		fmt.Fprintf(&b, "  history: %s\n", k)
 	}
+	for _, l := range x.Relationships {
+		fmt.Fprintf(&b, "  link: %s\n", l)
+	}
 	if x.Leak != nil {
 		how := "by ASPA"
 		if x.Leak.RFC7908Type != 0 {

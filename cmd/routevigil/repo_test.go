@@ -77,8 +77,11 @@ var layers = map[string][]string{
 	"store":  {"store", "detect/incident", "ingest"},
 	"alert":  {"alert", "detect/incident", "ingest", "store"}, // store: the outbox
 	"api":    {"api", "store", "detect", "ingest"},
-	"cmd":    {"cmd", "alert", "api", "store", "detect", "ingest"},
+	"cmd":    {"cmd", "alert", "api", "store", "detect", "ingest"}, // cmd/scorecard is for those who work on this, and not shipped
 }
+
+// unshipped is what the program is not built with, and who may import it.
+var unshipped = map[string][]string{"detect/scorecard": {"cmd/scorecard", "detect/simulate"}, "detect/simulate": {"cmd/scorecard"}}
 
 func TestDependencyDirection(t *testing.T) {
 	for _, p := range packages(t) {
@@ -91,6 +94,9 @@ func TestDependencyDirection(t *testing.T) {
 			path, ours := strings.CutPrefix(imported, module+"/")
 			if ours && !slices.ContainsFunc(allowed, func(dir string) bool { return within(path, dir) }) {
 				t.Errorf("%s imports %s, but %s may import only %s", p.path(), path, layer, strings.Join(allowed, ", "))
+			}
+			if only := unshipped[path]; only != nil && !slices.Contains(only, p.path()) {
+				t.Errorf("%s imports %s, which only %s may", p.path(), path, strings.Join(only, ", "))
 			}
 		}
 	}

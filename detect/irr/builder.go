@@ -1,6 +1,7 @@
 package irr
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -231,6 +232,85 @@ func (b *Builder) Drop(source string) {
 	maps.DeleteFunc(b.claims, func(k routeKey, _ routeClaim) bool { return k.source == source })
 }
 
+// Merge makes one Database of dumps and of registries that are mirrored, each of which may be nil for what there is not
+// yet; it is nil where all are. Of a registry that is mirrored nothing of the dumps counts. order is as for NewBuilder.
+// What was wrong with the objects is not counted again.
+func Merge(order []string, dumps *Database, mirrored ...*Database) *Database {
+	b := NewBuilder(order)
+	b.take(dumps, func(source string) bool {
+		return !slices.ContainsFunc(mirrored, func(m *Database) bool { return slices.Contains(m.Sources(), source) })
+	})
+	for _, m := range mirrored {
+		b.take(m, func(string) bool { return true })
+	}
+	if len(b.from) == 0 {
+		return nil
+	}
+	return b.Build()
+}
+
+// take adds the objects that from has of those sources that wanted accepts, or replaces those with their keys.
+func (b *Builder) take(from *Database, wanted func(source string) bool) {
+	if from == nil {
+		return
+	}
+	b.from = append(b.from, from.from)
+	ids, take := make([]uint8, len(from.sources)), make([]bool, len(from.sources))
+	for rank, name := range from.sources {
+		if take[rank] = wanted(name); take[rank] {
+			if ids[rank], take[rank] = b.source(name); !take[rank] {
+				b.counts.Malformed[TooManySources]++
+			}
+		}
+	}
+	b.v4, b.v6 = takeRoutes(b, b.v4, &from.v4, ids, take), takeRoutes(b, b.v6, &from.v6, ids, take)
+	taken := func(source string) bool {
+		rank := slices.Index(from.sources, source)
+		return rank >= 0 && take[rank]
+	}
+	for name, sets := range from.sets {
+		for _, s := range sets {
+			if taken(s.source) {
+				b.sets[objectKey{name, s.source}] = s
+			}
+		}
+	}
+	for asn, as := range from.autNums {
+		for _, a := range as {
+			if taken(a.Source) {
+				b.autNums[autNumKey{asn, a.Source}] = a
+			}
+		}
+	}
+	for k, c := range from.claims {
+		if taken(k.source) {
+			b.claims[k] = c
+		}
+	}
+}
+
+func takeRoutes[K key[K]](b *Builder, records []record[K], from *table[K], ids []uint8, take []bool) []record[K] {
+	records = slices.Grow(records, len(from.origins))
+	for i, k := range from.keys {
+		for j := from.first[i]; j < from.first[i+1]; j++ {
+			rank := from.sources[j]
+			if !take[rank] {
+				continue
+			}
+			if b.changes == MaxRouteObjects {
+				b.counts.Malformed[TooManyRoutes]++
+				continue
+			}
+			b.changes++
+			records = append(records, record[K]{k, from.origins[j], b.changes, ids[rank], false})
+		}
+	}
+	return records
+}
+
+// Name says where the objects are from.
+func (b *Builder) Name(from string) { b.from = []string{from} }
+
 // source returns the id of a source, which is no rank yet, and whether there is room for it.
 func (b *Builder) source(name string) (uint8, bool) {
 	id, ok := b.ids[name]
@@ -310,6 +390,35 @@ func (b *Builder) changeSet(o *rpsl.Object, source string, gone bool) string {
 	b.sets[k] = b.set(o, name, source)
 	return ""
 }
+
+// AppendKey appends what tells an object from all others of its registry: two objects for which it is the same replace
+// each other. ok is false where a Builder would pass the object over.
+func AppendKey(buf []byte, o *rpsl.Object) (key []byte, ok bool) {
+	buf = append(buf, byte(o.Class))
+	switch o.Class {
+	case rpsl.Route, rpsl.Route6:
+		p, ok := parsePrefix(o.Key())
+		origin, known := parseASN(o.Get("origin"))
+		if !ok || !known || p.Addr().Is4() != (o.Class == rpsl.Route) {
+			return buf, false
+		}
+		return binary.BigEndian.AppendUint32(p.AppendTo(buf), origin), true
+	case rpsl.AutNum:
+		asn, ok := parseASN(o.Key())
+		return binary.BigEndian.AppendUint32(buf, asn), ok
+	case rpsl.ASSet, rpsl.RouteSet:
+		name := strings.ToUpper(string(o.Key()))
+		return append(buf, name...), len(name) <= maxName && classOfName(name) == o.Class
+	}
+	return buf, false
+}
+
+// read are the attributes that a Builder reads, beside the first of an object.
+var read = []string{"origin", "source", "member-of", "mnt-by", "mbrs-by-ref", "members", "mp-members", "import", "mp-import",
+	"export", "mp-export", "default", "mp-default"}
+
+// Reads reports whether a Builder reads an attribute: of a copy of a registry the rest can be left out.
+func Reads(attribute []byte) bool { return slices.Contains(read, string(attribute)) }
 
 // upper returns a name in upper case, the same string each time.
 func (b *Builder) upper(name []byte) string {

@@ -311,11 +311,7 @@ func (h *History) add(head *Ref, p Pair) *Pair {
 			last = before
 		}
 	} else {
-		if h.n%chunk == 0 {
-			h.chunks = append(h.chunks, make([]Pair, chunk))
-		}
-		h.n++
-		ref = Ref(h.n)
+		ref = h.next()
 	}
 	if last == 0 {
 		*head = ref
@@ -326,6 +322,40 @@ func (h *History) add(head *Ref, p Pair) *Pair {
 	*q = p
 	q.next = 0
 	return q
+}
+
+// next is the place of one more pair.
+func (h *History) next() Ref {
+	if h.n%chunk == 0 {
+		h.chunks = append(h.chunks, make([]Pair, chunk))
+	}
+	h.n++
+	return Ref(h.n)
+}
+
+// Copy makes a second chain of the same pairs, which changes by itself, until Cut takes it back.
+func (h *History) Copy(head Ref) (second Ref) {
+	last := Ref(0)
+	h.Each(head, func(p *Pair) bool {
+		ref := h.next()
+		q := h.pair(ref)
+		*q = *p
+		q.next = 0
+		if last == 0 {
+			second = ref
+		} else {
+			h.pair(last).next = ref
+		}
+		last = ref
+		return true
+	})
+	return second
+}
+
+// Cut forgets all pairs but the first n that were made; no chain that is still used may hold the others.
+func (h *History) Cut(n int) {
+	h.n = uint32(n)
+	h.chunks = h.chunks[:(n+chunk-1)/chunk]
 }
 
 // Restore gives back a pair a route that it had when it was saved, as if it had never been away.

@@ -29,13 +29,14 @@ import (
 // Configuration says how often sources are looked at.
 type Configuration struct {
 	VRPs         time.Duration `yaml:"vrps" doc:"Time between two looks at the VRPs and their exceptions."`
+	Mirrors      time.Duration `yaml:"mirrors" doc:"Time between two questions to a registry that is mirrored (knowledge.irr.mirrors); what they say is put together no more often."`
 	Others       time.Duration `yaml:"others" doc:"Time between two looks at everything else."`
 	MaxFileBytes int64         `yaml:"max_file_bytes" config:"bytes" doc:"Largest file that is fetched."`
 }
 
 // DefaultConfiguration follows the RPKI as validators do, and the rest as it is published.
 func DefaultConfiguration() Configuration {
-	return Configuration{VRPs: 10 * time.Minute, Others: 12 * time.Hour, MaxFileBytes: 1 << 30}
+	return Configuration{VRPs: 10 * time.Minute, Mirrors: 10 * time.Minute, Others: 12 * time.Hour, MaxFileBytes: 1 << 30}
 }
 
 // Validate reports every value out of range.
@@ -43,6 +44,9 @@ func (c Configuration) Validate() error {
 	var errs []error
 	if c.VRPs < time.Second {
 		errs = append(errs, fmt.Errorf("vrps: must be at least 1s, is %v", c.VRPs))
+	}
+	if c.Mirrors < time.Minute {
+		errs = append(errs, fmt.Errorf("mirrors: must be at least 1m, which is what NRTM asks for, is %v", c.Mirrors))
 	}
 	if c.Others < time.Second {
 		errs = append(errs, fmt.Errorf("others: must be at least 1s, is %v", c.Others))
@@ -80,18 +84,29 @@ type Status struct {
 type Loaded struct {
 	Entries int
 	AsOf    time.Time // of the data; zero: when the server or the file system says that it was changed
+	Serial  string    // of what a Follower has
 }
 
 // Load reads a file and, unless it returns an error, puts what it holds to use. It must not keep the path.
 type Load func(path string) (Loaded, error)
 
-// Source is one file of reference data. Begin is called first, then Run; Status at any time.
+// Follower keeps a copy of its own of what a server has, by a protocol that tells changes.
+type Follower interface {
+	// Begin puts to use what was kept of before, and returns when that was current; the zero Loaded where there is nothing.
+	Begin() (l Loaded, current time.Time)
+	// Follow asks for what is new and puts it to use, and returns what is in use then, also with an error: what came before
+	// it may be good.
+	Follow(ctx context.Context) (Loaded, error)
+}
+
+// Source is one file of reference data, or what a Follower follows. Begin is called first, then Run; Status at any time.
 type Source struct {
 	name     string
 	location string
 	every    time.Duration
 	with     []string // files of this machine that load reads as well
 	web      *Fetcher // nil: location is a path
+	follower Follower // nil: location is a file
 	load     Load
 	log      *slog.Logger
 
@@ -139,6 +154,12 @@ func New(name, location string, with []string, every time.Duration, web *Fetcher
 	return s
 }
 
+// NewFollowed makes a source of what a follower follows at a location. every is the time between two questions.
+func NewFollowed(name, location string, every time.Duration, f Follower, log *slog.Logger) *Source {
+	return &Source{name: name, location: location, every: every, follower: f, log: log.With("source", name),
+		status: Status{Name: name, Location: Printable(location), State: Missing}}
+}
+
 // Printable is a location without what may be secret in it.
 func Printable(location string) string {
 	if !IsURL(location) {
@@ -170,6 +191,12 @@ func (s *Source) Status() Status {
 // Begin puts to use what is on this machine: the files themselves, whose faults it returns, or the last good copy of what
 // is on the web, without which it does nothing.
 func (s *Source) Begin(ctx context.Context) error {
+	if s.follower != nil {
+		if l, current := s.follower.Begin(); l != (Loaded{}) {
+			s.loaded(l, l.Serial, current, current)
+		}
+		return nil
+	}
 	if s.web == nil {
 		return s.look(ctx)
 	}
@@ -195,9 +222,12 @@ func (s *Source) Begin(ctx context.Context) error {
 
 // Run looks at the source again and again until ctx ends. It returns nil.
 func (s *Source) Run(ctx context.Context) error {
-	const soonest = 15 * time.Second
+	soonest := 15 * time.Second
+	if s.follower != nil {
+		soonest = time.Minute // registries ask not to be asked more often
+	}
 	wait := s.every
-	if s.web != nil && s.Status().State != Fresh {
+	if s.follower != nil || s.web != nil && s.Status().State != Fresh {
 		wait = 0 // nothing is in use, or an old copy
 	}
 	for failures := 0; ; {
@@ -226,9 +256,12 @@ func (s *Source) Run(ctx context.Context) error {
 // look takes over what is new.
 func (s *Source) look(ctx context.Context) error {
 	var err error
-	if s.web != nil {
+	switch {
+	case s.follower != nil:
+		err = s.follow(ctx)
+	case s.web != nil:
 		err = s.fetch(ctx)
-	} else {
+	default:
 		err = s.reread()
 	}
 	if ctx.Err() == nil {
@@ -238,6 +271,25 @@ func (s *Source) look(ctx context.Context) error {
 				st.LastError = err.Error()
 			}
 		})
+	}
+	return err
+}
+
+// follow asks the follower's server.
+func (s *Source) follow(ctx context.Context) error {
+	l, err := s.follower.Follow(ctx)
+	st, checked := s.Status(), time.Now()
+	if err != nil {
+		if checked = st.Checked; st.State == Missing {
+			checked = l.AsOf
+		}
+	}
+	switch {
+	case l == Loaded{}:
+	case st.State == Missing || st.Serial != l.Serial:
+		s.loaded(l, l.Serial, l.AsOf, checked)
+	case err == nil:
+		s.set(func(st *Status) { st.State, st.AsOf, st.Checked = Fresh, l.AsOf, checked })
 	}
 	return err
 }

@@ -317,3 +317,49 @@ func TestWith(t *testing.T) {
 		t.Errorf("asked %q, want %s", w.asked, want)
 	}
 }
+
+// told is a follower that says what it is told to.
+type told struct {
+	kept    Loaded
+	current time.Time
+	next    Loaded
+	err     error
+}
+
+func (f *told) Begin() (Loaded, time.Time)             { return f.kept, f.current }
+func (f *told) Follow(context.Context) (Loaded, error) { return f.next, f.err }
+
+// What a follower has is in use, also what came before an error, but only an answer without one confirms it.
+func TestFollowed(t *testing.T) {
+	now, old := time.Now(), time.Now().Add(-24*time.Hour)
+	f := &told{}
+	s := NewFollowed("irr-x", "https://irr.example/x?key=hush", time.Hour, f, slog.New(slog.DiscardHandler))
+	step := func(state State, entries int, serial, fault string, confirmed bool) {
+		t.Helper()
+		before := s.Status().Checked
+		err := s.look(t.Context())
+		if st := s.Status(); (err != nil) != (fault != "") || st.State != state || st.Entries != entries || st.Serial != serial || st.LastError != fault ||
+			st.Checked.After(before) != confirmed || st.Location != "https://irr.example/x" {
+			t.Errorf("%+v, %v, checked %v before", st, err, before)
+		}
+	}
+	if err := s.Begin(t.Context()); err != nil || s.Status().State != Missing {
+		t.Errorf("%+v, %v", s.Status(), err)
+	}
+	f.err = errors.New("away")
+	step(Missing, 0, "", "away", false)
+	f.next, f.err = Loaded{1, now, "1"}, nil
+	step(Fresh, 1, "1", "", true)
+	step(Fresh, 1, "1", "", true)
+	f.next, f.err = Loaded{2, now, "2"}, errors.New("cut")
+	step(Fresh, 2, "2", "cut", false)
+
+	f = &told{kept: Loaded{3, old, "3"}, current: old, next: Loaded{3, old, "3"}, err: errors.New("away")}
+	s = NewFollowed("irr-x", "https://irr.example/x", time.Hour, f, slog.New(slog.DiscardHandler))
+	if err := s.Begin(t.Context()); err != nil {
+		t.Error(err)
+	}
+	step(Stale, 3, "3", "away", false)
+	f.err = nil
+	step(Fresh, 3, "3", "", true)
+}

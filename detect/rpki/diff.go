@@ -113,18 +113,6 @@ func diffASPAs(before, after ASPAs, at time.Time, yield func(Change) bool) bool 
 	return true
 }
 
-// Expiring yields the VRPs whose proof ends before a time unless it is renewed, in the order of
-// [Set.VRPs]. Those whose source does not say when are not among them.
-func (s *Set) Expiring(before time.Time) iter.Seq[VRP] {
-	return func(yield func(VRP) bool) {
-		for v := range s.VRPs() {
-			if !v.Expires.IsZero() && v.Expires.Before(before) && !yield(v) {
-				return
-			}
-		}
-	}
-}
-
 // Limits say what loss between two sets is taken for the operators' doing. A greater one is likelier to
 // be a trust anchor that fails or a file cut short, which would make valid routes unknown, and routes
 // that a shorter VRP covers invalid.

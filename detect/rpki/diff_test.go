@@ -68,17 +68,6 @@ func TestDiffASPAs(t *testing.T) {
 	}
 }
 
-func TestExpiring(t *testing.T) {
-	soon, late, unknown := vrp("192.0.2.0/24", 24, 1), vrp("198.51.100.0/24", 24, 1), vrp("203.0.113.0/24", 24, 1)
-	soon.Expires, late.Expires = time.Unix(1000, 0).UTC(), time.Unix(2000, 0).UTC()
-	s := NewSet(Data{VRPs: []VRP{unknown, late, soon}}, "test")
-	for before, want := range map[int64][]VRP{1000: nil, 1001: {soon}, 2001: {soon, late}} {
-		if got := slices.Collect(s.Expiring(time.Unix(before, 0))); !slices.Equal(got, want) {
-			t.Errorf("before %d: %v, want %v", before, got, want)
-		}
-	}
-}
-
 // BenchmarkDiff compares two sets of the Internet's size with ten changes between them.
 func BenchmarkDiff(b *testing.B) {
 	vs := internet(internetSize)

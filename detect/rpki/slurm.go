@@ -36,6 +36,11 @@ type aspaAssertion struct {
 	providers []uint32
 }
 
+// Len returns how many filters and assertions there are.
+func (x Exceptions) Len() int {
+	return len(x.filters) + len(x.vrps) + len(x.aspaFilters) + len(x.aspas)
+}
+
 // Apply returns s without what the filters match and with what is asserted, as a set of its own; from
 // is as in [NewSet]. Assertions are never filtered (RFC 8416 §4.2).
 func (x Exceptions) Apply(s *Set, from string) (*Set, error) {

@@ -21,11 +21,17 @@ type Case struct {
 	Labels  []Label
 }
 
+// asked reports labels of something that was wrong and is to be found.
+func (l *Label) asked() bool { return l.Benign == "" && l.Proof == "" }
+
 // Label is one thing that happened.
 type Label struct {
 	// Benign names what happened where nothing was wrong ("new_upstream", "anycast", …); an incident that it explains is a
 	// false alarm. Where it is empty, something was wrong, and Kind says what.
-	Benign      string
+	Benign string
+	// Proof is what shows that incidents of the kind, against an offender and on nothing but the prefixes named, are true. It
+	// explains them, but nobody is asked to find them: it labels real routing of which the rest is not known.
+	Proof       string
 	Kind        incident.Kind
 	RFC7908Type int // 1 to 6, 0 where it is no leak
 	Offenders   []uint32

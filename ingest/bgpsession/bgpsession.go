@@ -105,6 +105,7 @@ type neighbour struct {
 	addresses map[netip.Addr]time.Time // refused until then
 	malformed map[string]uint64
 	ended     map[string]uint64
+	samples   ingest.Samples
 	lastError string
 	failures  rarely
 }
@@ -333,6 +334,18 @@ func (r *rarely) now(t time.Time) (omitted int, ok bool) {
 	}
 	omitted, r.omitted, r.next = r.omitted, 0, t.Add(logEvery)
 	return omitted, true
+}
+
+// Samples implements [ingest.Source].
+func (l *Listener) Samples() []ingest.Sample {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []ingest.Sample
+	for _, n := range l.neighbours {
+		all = append(all, n.samples.All()...)
+	}
+	slices.SortStableFunc(all, func(a, b ingest.Sample) int { return a.Time.Compare(b.Time) })
+	return all
 }
 
 // Status sums up all neighbours: the feed is connected while any session is established. What there

@@ -464,6 +464,16 @@ func TestFaultsThatSessionsSurvive(t *testing.T) {
 		if diff := cmp.Diff(want, h.Status().Malformed); diff != "" {
 			t.Error(diff)
 		}
+		for _, s := range h.Samples() {
+			if want[s.Reason]--; s.From == "" || s.Time.IsZero() || s.Detail == "" || len(s.Octets) == 0 {
+				t.Errorf("a sample is %+v", s)
+			}
+		}
+		for reason, left := range want {
+			if left != 0 {
+				t.Errorf("of %s %d samples are missing", reason, left)
+			}
+		}
 	})
 }
 

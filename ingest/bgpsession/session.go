@@ -382,13 +382,13 @@ func (s *session) update(body []byte) error {
 	if err != nil {
 		var e *bgp.Error
 		if errors.As(err, &e) {
-			s.malformed(e.Fault)
+			s.malformed(e.Fault, err, body)
 		}
 		return updateEnding(body, err)
 	}
 	if d.Faults != 0 {
 		for f := range d.Faults.All() {
-			s.malformed(f)
+			s.malformed(f, errors.New("handled as RFC 7606 says; the session goes on"), body)
 		}
 	}
 	if d.EndOfRIB != 0 {
@@ -447,10 +447,12 @@ func (s *session) overflow(d *bgp.Update, most int) error {
 	return closing(reasonPrefixes, codeCease, ceasePrefixes, data, "max_prefixes is %d", most)
 }
 
-func (s *session) malformed(f bgp.Fault) {
+// malformed counts what was wrong with a message, and keeps it for inspection.
+func (s *session) malformed(f bgp.Fault, err error, octets []byte) {
 	s.l.mu.Lock()
 	defer s.l.mu.Unlock()
 	s.n.malformed[f.String()]++
+	s.n.samples.Keep(ingest.Sample{Time: s.received, From: s.addr.String(), Reason: f.String(), Detail: err.Error(), Octets: octets})
 }
 
 // read returns the next message. Its body holds until the next call.
@@ -460,7 +462,7 @@ func (s *session) read() (bgp.Type, []byte, error) {
 		if have := s.buffer[s.from:s.to]; len(have) >= need {
 			t, n, err := bgp.ParseHeader(have)
 			if err != nil {
-				s.malformed(faultOf(err))
+				s.malformed(faultOf(err), err, have)
 				return 0, nil, headerEnding(have, err)
 			}
 			if n <= len(have) {

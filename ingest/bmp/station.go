@@ -1,7 +1,6 @@
 package bmp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,15 +18,6 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
-
-// Sample is a malformed message, kept for inspection.
-type Sample struct {
-	Time   time.Time // of receipt
-	Router string
-	Reason string
-	Detail string
-	Octets []byte // its first 2,048
-}
 
 // Station is what routers connect to, and what connects to routers; all of them are one source. Create
 // it with New.
@@ -52,7 +42,7 @@ type Station struct {
 	ended    totals // of the sessions that ended
 	refused  map[string]uint64
 	status   ingest.Status // but for what Status sums up
-	samples  ingest.Samples[Sample]
+	samples  ingest.Samples
 }
 
 var _ ingest.Source = (*Station)(nil)
@@ -449,14 +439,13 @@ func (x *connection) deliver(u *ingest.Update) error {
 }
 
 func (s *Station) keep(x *connection, now time.Time, reason string, err error, b []byte) {
-	sample := Sample{now, x.router, reason, err.Error(), bytes.Clone(b[:min(len(b), ingest.MaxSampleBytes)])}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.samples.Keep(sample)
+	s.samples.Keep(ingest.Sample{Time: now, From: x.router, Reason: reason, Detail: err.Error(), Octets: b})
 }
 
-// Samples gives the last malformed messages, oldest first.
-func (s *Station) Samples() []Sample {
+// Samples implements [ingest.Source].
+func (s *Station) Samples() []ingest.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.samples.All()

@@ -188,7 +188,7 @@ func TestManyRouters(t *testing.T) {
 		}
 		return ""
 	})
-	if samples := s.Samples(); len(samples) != 1 || samples[0].Router != "rubbish" || samples[0].Reason != "version" || !strings.HasPrefix(string(samples[0].Octets), "GET /") {
+	if samples := s.Samples(); len(samples) != 1 || samples[0].From != "rubbish" || samples[0].Reason != "version" || !strings.HasPrefix(string(samples[0].Octets), "GET /") {
 		t.Errorf("samples: %+v", samples)
 	}
 	// What was stuck goes on as if nothing had been.

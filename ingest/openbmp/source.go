@@ -17,11 +17,11 @@
 //
 // Offsets are kept in a file and not in a consumer group, because the public cluster should not have to
 // remember us. An offset is stored only for what was handed on, and only after some seconds, in which what
-// was handed on is recorded: after a crash a little is read twice, and nothing is missed.
+// was handed on is recorded: after a crash a little is read twice, and nothing is missed. What the cluster
+// has deleted before it was read is missed, and of whom and until when is reported ([Source.OnGap]).
 package openbmp
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,17 +50,6 @@ import (
 	"github.com/routevigil/routevigil/ingest/bmp"
 )
 
-// Sample is a malformed message, kept for inspection.
-type Sample struct {
-	Time      time.Time // of receipt
-	Topic     string
-	Partition int32
-	Offset    int64
-	Reason    string
-	Detail    string
-	Octets    []byte // its first 2,048
-}
-
 // Source reads one cluster. Create it with New.
 type Source struct {
 	c         Configuration
@@ -71,6 +60,7 @@ type Source struct {
 	sasl      sasl.Mechanism
 	dialer    func(ctx context.Context, network, address string) (net.Conn, error)
 	stale     chan struct{} // holds a token when the metadata should be asked for
+	onGap     func(ingest.Gap)
 	tables    atomic.Uint64 // messages of another type than BMP's
 
 	mu         sync.Mutex
@@ -84,7 +74,7 @@ type Source struct {
 	discovered bool
 	kept       map[topicPartition]int64 // offsets of partitions that are not there
 	streams    map[streamKey]*stream
-	samples    ingest.Samples[Sample]
+	samples    ingest.Samples
 }
 
 var _ ingest.Source = (*Source)(nil)
@@ -97,11 +87,19 @@ type partition struct {
 	next      atomic.Int64 // the offset to read next, or one of the below
 	high      atomic.Int64 // the offset after the last message there is
 	last      *stream      // that of the last message; under turn
+	newest    ingest.Time  // the stamp of the last update; under turn
+	missed    *missed      // where messages have been passed over; under turn
 
 	leader    int32
 	lost      int64 // the offset that was out of range
 	failures  int
 	notBefore time.Time
+}
+
+// missed is a time of which a partition had nothing left.
+type missed struct {
+	from, until ingest.Time     // from: 0 where that is not known; until: 0 until the first update after it
+	told        map[uint32]bool // peers' ASNs of which it has been reported
 }
 
 // Values of partition.next that are not offsets. The first two are those of ListOffsets.
@@ -153,6 +151,11 @@ func New(c Configuration, directory string, log *slog.Logger, reg prometheus.Reg
 	}
 	return s, nil
 }
+
+// OnGap has f told of each peer what it said that the cluster had deleted before it was read, just before the peer's first
+// update after that is handed on. Where it began is not told where this process has not heard the partition before. It
+// must be called before Run; f may be called by several goroutines.
+func (s *Source) OnGap(f func(ingest.Gap)) { s.onGap = f }
 
 // handlerError is an error of the consumer, which ends Run.
 type handlerError struct{ error }
@@ -526,7 +529,10 @@ func (s *Source) back(p *partition, first, end int64) {
 	if lost >= first {
 		next, why = end, "the log ends before the offset: it was cut off or made anew; what is in it is passed over"
 	}
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	if p.next.CompareAndSwap(outOfRange, next) {
+		p.missed = &missed{from: p.newest, told: map[uint32]bool{}}
 		s.log.Warn("OpenBMP: offset out of range; "+why, "topic", p.at.topic, "partition", p.at.partition, "offset", lost, "first", first, "end", end, "goes_on_at", next)
 	}
 }
@@ -604,12 +610,18 @@ type reader struct {
 	decompressor decompressor
 	header       Header
 	handle       ingest.Handler
-	updates      uint64 // of the message
+	partition    *partition // that is being read
+	updates      uint64     // of the message
 }
 
 func newReader(s *Source, h ingest.Handler) *reader {
 	r := &reader{s: s, decompressor: decompressor{most: s.c.MaxBatchBytes}}
 	r.handle = func(u *ingest.Update) error {
+		p := r.partition
+		p.newest = u.Time
+		if p.missed != nil {
+			s.tellMissed(p.missed, u)
+		}
 		if err := h(u); err != nil {
 			return &handlerError{err}
 		}
@@ -639,6 +651,7 @@ func (r *reader) fetched(p *partition, offset int64, x *fetched) error {
 	r.s.mu.Unlock()
 	p.turn.Lock()
 	defer p.turn.Unlock()
+	r.partition = p
 	if len(x.records) == 0 || p.next.Load() != offset {
 		return nil // another connection, to a former or a later leader, was here before
 	}
@@ -650,6 +663,25 @@ func (r *reader) fetched(p *partition, offset int64, x *fetched) error {
 		p.next.Store(offset + 1)
 	}
 	return nil
+}
+
+// maxTold bounds the peers of one partition of which a gap is reported.
+const maxTold = 4096
+
+// tellMissed reports that m is missed of u's peer, if that has not been said.
+func (s *Source) tellMissed(m *missed, u *ingest.Update) {
+	if m.until == 0 {
+		m.until = u.Time
+	}
+	if s.onGap == nil || m.told[u.Peer.ASN] || len(m.told) >= maxTold {
+		return
+	}
+	m.told[u.Peer.ASN] = true
+	g := ingest.Gap{Feed: s.c.Name, Collector: u.Peer.Collector, PeerASN: u.Peer.ASN, Until: m.until.Time()}
+	if m.from != 0 {
+		g.From = m.from.Time()
+	}
+	s.onGap(g)
 }
 
 // records hands on batches. What is broken is passed over up to the next batch, as far as that can be told.
@@ -890,15 +922,16 @@ func reasonOf(err error) string {
 }
 
 func (r *reader) keep(p *partition, offset int64, err error, b []byte) {
-	sample := Sample{time.Now(), p.at.topic, p.at.partition, offset, reasonOf(err), err.Error(), bytes.Clone(b[:min(len(b), ingest.MaxSampleBytes)])}
+	sample := ingest.Sample{Time: time.Now(), From: fmt.Sprintf("offset %d of partition %d of %s", offset, p.at.partition, p.at.topic), Reason: reasonOf(err),
+		Detail: err.Error(), Octets: b}
 	s := r.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.samples.Keep(sample)
 }
 
-// Samples gives the last malformed messages, oldest first.
-func (s *Source) Samples() []Sample {
+// Samples implements [ingest.Source].
+func (s *Source) Samples() []ingest.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.samples.All()

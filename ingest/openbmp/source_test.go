@@ -560,8 +560,9 @@ func TestOutOfRange(t *testing.T) {
 	a := newRouter(1, 64496)
 	old, short, good := topic("old", 1), topic("short", 2), topic("good", 3)
 	k.create(1, old, short, good)
+	gone := newRouter(2, 64497)
 	for n := range 10 { // a batch each, because whole batches are deleted
-		k.produce(old, a.route(t, n))
+		k.produce(old, gone.route(t, n))
 	}
 	if err := k.DeleteRecords(old, 0, 6); err != nil {
 		t.Fatal(err)
@@ -576,7 +577,18 @@ func TestOutOfRange(t *testing.T) {
 	if err := o.store(filepath.Join(directory, "openbmp-test.json")); err != nil {
 		t.Fatal(err)
 	}
-	r := run(t, k.configuration(), directory)
+	var mu sync.Mutex
+	gaps := map[uint32]ingest.Gap{}
+	r := run(t, k.configuration(), directory, func(s *Source) {
+		s.OnGap(func(g ingest.Gap) {
+			mu.Lock()
+			defer mu.Unlock()
+			if _, twice := gaps[g.PeerASN]; twice {
+				t.Errorf("the gap of AS%d is reported twice", g.PeerASN)
+			}
+			gaps[g.PeerASN] = g
+		})
+	})
 	r.wait(6, 10)  // what was deleted is missed
 	r.wait(33, 35) // what was in order goes on as it was
 	eventually(t, func() string {
@@ -589,6 +601,19 @@ func TestOutOfRange(t *testing.T) {
 	r.wait(25, 26)
 	if got := r.times(); len(got) != 4+2+1 {
 		t.Errorf("%d routes came", len(got))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for asn, first := range map[uint32]int{64497: 6, 64496: 25} {
+		want := ingest.Gap{Feed: "test", Collector: "a", PeerASN: asn}
+		for _, u := range r.taken() {
+			if len(u.Announced) > 0 && u.Announced[0].Prefix == prefix(first) {
+				want.Collector, want.Until = u.Peer.Collector, u.Time.Time()
+			}
+		}
+		if gaps[asn] != want {
+			t.Errorf("what was missed of AS%d: %+v, want %+v", asn, gaps[asn], want)
+		}
 	}
 	want := "# HELP routevigil_openbmp_offsets_out_of_range_total Times that a partition had nothing at the offset where reading was.\n" +
 		"# TYPE routevigil_openbmp_offsets_out_of_range_total counter\nroutevigil_openbmp_offsets_out_of_range_total 2\n"
@@ -691,7 +716,7 @@ func TestGarbage(t *testing.T) {
 		t.Errorf("malformed is %v, with %d samples", st.Malformed, len(r.Samples()))
 	}
 	for _, s := range r.Samples() {
-		if s.Topic != topic("bad", 1) || s.Reason == "" || s.Detail == "" {
+		if !strings.HasSuffix(s.From, " of partition 0 of "+topic("bad", 1)) || s.Reason == "" || s.Detail == "" {
 			t.Errorf("a sample is %+v", s)
 		}
 	}

@@ -13,7 +13,6 @@
 package rislive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,14 +29,6 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 )
 
-// Sample is a malformed message, kept for inspection.
-type Sample struct {
-	Time   time.Time // of receipt
-	Reason string
-	Detail string
-	Text   []byte // its first 2,048 octets
-}
-
 // Client is the source. Create it with New.
 type Client struct {
 	c          Configuration
@@ -51,7 +42,7 @@ type Client struct {
 	status  ingest.Status // but for what Status derives
 	newest  time.Time     // the latest stamp of the connection
 	lagging bool
-	samples ingest.Samples[Sample]
+	samples ingest.Samples
 
 	messages, updates prometheus.Counter
 	malformed         *prometheus.CounterVec
@@ -187,8 +178,7 @@ func (x *Client) received(now time.Time, text []byte, u *ingest.Update, bad *Mal
 			s.Malformed = map[string]uint64{}
 		}
 		s.Malformed[bad.Reason]++
-		sample := Sample{now, bad.Reason, bad.Detail, bytes.Clone(text[:min(len(text), ingest.MaxSampleBytes)])}
-		x.samples.Keep(sample)
+		x.samples.Keep(ingest.Sample{Time: now, Reason: bad.Reason, Detail: bad.Detail, Octets: text})
 	}
 	if x.d.complaint != "" {
 		complaint := "the service says: " + x.d.complaint
@@ -277,8 +267,8 @@ func (x *Client) Status() ingest.Status {
 	return s
 }
 
-// Samples gives the last malformed messages, oldest first.
-func (x *Client) Samples() []Sample {
+// Samples implements [ingest.Source].
+func (x *Client) Samples() []ingest.Sample {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.samples.All()

@@ -339,10 +339,10 @@ func TestClientCountsRubbish(t *testing.T) {
 	if len(samples) != ingest.MaxSamples {
 		t.Fatalf("%d samples, want %d", len(samples), ingest.MaxSamples)
 	}
-	if first := string(samples[0].Text); !strings.HasPrefix(first, fmt.Sprint(rubbish+2-ingest.MaxSamples)) || len(first) != ingest.MaxSampleBytes {
+	if first := string(samples[0].Octets); !strings.HasPrefix(first, fmt.Sprint(rubbish+2-ingest.MaxSamples)) || len(first) != ingest.MaxSampleBytes {
 		t.Errorf("the oldest sample begins %.20q and has %d octets", first, len(first))
 	}
-	if last := samples[ingest.MaxSamples-1]; string(last.Text) != "\x00\x01\x02" || last.Reason != "json" || last.Time.IsZero() {
+	if last := samples[ingest.MaxSamples-1]; string(last.Octets) != "\x00\x01\x02" || last.Reason != "json" || last.Time.IsZero() {
 		t.Errorf("the newest sample is %+v", last)
 	}
 }

@@ -251,10 +251,11 @@ func (d *decoder) peer() (ingest.Peer, error) {
 	if !ok || !c.end() {
 		return ingest.Peer{}, malformed("peer_asn", "%.40q is not an AS number", m.asn)
 	}
-	if len(m.host) == 0 || len(m.host) > 255 {
+	collector := strings.TrimSuffix(string(m.host), ".ripe.net")
+	if collector == "" || len(collector) > 255 {
 		return ingest.Peer{}, malformed("host", "%.40q is not a collector", m.host)
 	}
-	p := ingest.Peer{Collector: strings.TrimSuffix(string(m.host), ".ripe.net"), Addr: addr.Unmap(), ASN: asn}
+	p := ingest.Peer{Collector: collector, Addr: addr.Unmap(), ASN: asn}
 	if d.peers == nil || len(d.peers) >= maxPeers {
 		d.peers = map[string]ingest.Peer{}
 	}

@@ -168,6 +168,7 @@ func TestDecode(t *testing.T) {
 		{"no peer", `{"type":"ris_message","data":{"type":"UPDATE","timestamp":5}}`, nil, "peer"},
 		{"no peer ASN", `{"type":"ris_message","data":{"type":"UPDATE","timestamp":5,"peer":"192.0.2.1"}}`, nil, "peer_asn"},
 		{"peer ASN out of range", `{"type":"ris_message","data":{"type":"UPDATE","timestamp":5,"peer":"192.0.2.1","peer_asn":"4294967296"}}`, nil, "peer_asn"},
+		{"a collector without a name", `{"type":"ris_message","data":{"type":"UPDATE","timestamp":5,"peer":"192.0.2.1","peer_asn":"1","host":".ripe.net"}}`, nil, "host"},
 		{"no collector", `{"type":"ris_message","data":{"type":"UPDATE","timestamp":5,"peer":"192.0.2.1","peer_asn":"1"}}`, nil, "host"},
 	}
 	var d decoder // one for all: nothing may be left over from the message before

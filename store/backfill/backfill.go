@@ -4,7 +4,8 @@
 // A gap begins with the last update that was heard of a collector on one connection and ends with the
 // first on the next, by the stamps of the feed; that the service itself was down is a gap too. It is
 // recorded before that first update is handed on, so that there is no moment at which an end would be
-// forgotten; and where it began needs no record, because history knows what was heard last.
+// forgotten; and where it began needs no record, because history knows what was heard last. A feed that
+// goes on where it was, as OpenBMP's, knows itself what it has missed, and of which peer ([Filler.Missed]).
 //
 // What is added is history only. It is appended through [store.Store].AppendBackfill, which marks it and
 // keeps it from detection: incidents of an hour ago are not to be raised now, and the table that
@@ -39,10 +40,10 @@ import (
 
 // Configuration says which gaps are filled, and how patiently.
 type Configuration struct {
-	Enabled   bool          `yaml:"enabled" doc:"Whether history is completed from the archives of RIPE RIS (section archive says where they are) after a gap of ingest.ris_live. Applies where the subscriptions ask for everything that a collector hears."`
+	Enabled   bool          `yaml:"enabled" doc:"Whether history is completed from the archives of RIPE RIS and RouteViews (section archive says where they are) after a gap of ingest.ris_live, where the subscriptions ask for everything that a collector hears, or of ingest.openbmp, where the cluster has deleted what was not read in time."`
 	Threshold time.Duration `yaml:"threshold" doc:"Gaps that are shorter are not recorded."`
 	Interval  time.Duration `yaml:"interval" doc:"How long after the end of a gap the archive is first asked for its files; the wait doubles with every further attempt, up to sixteen times this, and is shortened at random by up to half."`
-	MaxGap    time.Duration `yaml:"max_gap" doc:"Gaps that are longer are recorded, but not filled: RIS publishes a file every five minutes of each of its collectors."`
+	MaxGap    time.Duration `yaml:"max_gap" doc:"Gaps that are longer are recorded, but not filled: RIS publishes a file every five minutes of each of its collectors, RouteViews every quarter of an hour."`
 	MaxAge    time.Duration `yaml:"max_age" doc:"How long after its end a gap is given up, with whatever part of it the archive has by then."`
 }
 
@@ -163,7 +164,7 @@ func (f *Filler) Load(ctx context.Context) error {
 	}
 	for _, g := range slices.Backward(gaps) {
 		f.show(g)
-		if c := f.collectors[g.Collector]; c != nil {
+		if c := f.collectors[g.Collector]; c != nil && g.PeerASN == 0 {
 			c.covered = max(c.covered, endOf(&g))
 		}
 	}
@@ -172,25 +173,35 @@ func (f *Filler) Load(ctx context.Context) error {
 
 // lastStored is the latest stamp of what history has of a collector from its feed.
 func (f *Filler) lastStored(ctx context.Context, h store.Heard) (ingest.Time, error) {
+	most := f.now().Add(clockTolerance)
+	newest, err := f.newest(ctx, store.UpdateQuery{Collector: h.Collector, From: h.Time, To: most})
+	if newest.Before(h.Time) {
+		newest = h.Time
+	}
+	return ingest.TimeOf(newest), err
+}
+
+// newest is the latest stamp of what history has from live feeds of what q selects; zero if there is nothing.
+func (f *Filler) newest(ctx context.Context, q store.UpdateQuery) (newest time.Time, err error) {
 	// Stamps stray a little from the order of arrival, so the last row need not have the latest.
 	const enough = 1000
-	newest, seen := h.Time, 0
-	most := f.now().Add(clockTolerance)
-	for r, err := range f.store.Updates(ctx, store.UpdateQuery{Collector: h.Collector, From: h.Time, Limit: 1 << 30}) {
+	seen := 0
+	q.Limit = 1 << 30
+	for r, err := range f.store.Updates(ctx, q) {
 		if err != nil {
-			return 0, err
+			return newest, err
 		}
 		if r.Backfilled {
 			continue
 		}
-		if r.Time.After(newest) && !r.Time.After(most) {
+		if r.Time.After(newest) {
 			newest = r.Time
 		}
 		if seen++; seen == enough {
 			break
 		}
 	}
-	return ingest.TimeOf(newest), nil
+	return newest, nil
 }
 
 // Watch returns a handler that notes what s tells and hands it on to h.
@@ -218,8 +229,8 @@ func (f *Filler) heard(feed string, connection uint64, u *ingest.Update) {
 	}
 	switch {
 	case c == nil:
-		if (fetch.Request{Collectors: []string{u.Peer.Collector}, From: u.Time.Time(), To: u.Time.Time().Add(time.Second), Updates: true}).Validate() != nil {
-			return // no archive has it
+		if !archived(u.Peer.Collector, u.Time.Time()) {
+			return
 		}
 		c = &collector{}
 		f.collectors[u.Peer.Collector] = c
@@ -230,17 +241,49 @@ func (f *Filler) heard(feed string, connection uint64, u *ingest.Update) {
 		if u.Time <= c.newest {
 			return // not the first after the gap: it is older than the last before
 		}
-		f.record(ingest.Gap{Feed: feed, Collector: u.Peer.Collector, From: max(c.newest, c.covered).Time(), Until: u.Time.Time(), State: ingest.GapWaiting}, c)
+		g := ingest.Gap{Feed: feed, Collector: u.Peer.Collector, From: max(c.newest, c.covered).Time(), Until: u.Time.Time()}
+		if f.record(g) {
+			c.covered = endOf(&g)
+		}
 	}
 	c.feed, c.connection, c.newest, c.changed = feed, connection, u.Time, true
 }
 
-// record stores a gap that has ended, if it is long enough.
-func (f *Filler) record(g ingest.Gap, c *collector) {
-	if g.Until.Sub(g.From) < f.c.Threshold || !g.From.Before(g.Until) {
+// archived reports whether there may be an archive of a collector, of a time.
+func archived(collector string, at time.Time) bool {
+	r := fetch.Request{Collectors: []string{collector}, From: at, To: at.Add(time.Second), Updates: true}
+	return r.Validate() == nil
+}
+
+// Missed records what a feed knows to have missed of one peer, if it is long enough. It is to be called before the
+// update with which the gap ended is handed on. From may be zero: then the gap begins with the last that history has of
+// the peer.
+func (f *Filler) Missed(g ingest.Gap) {
+	if !archived(g.Collector, g.Until) {
 		return
 	}
-	c.covered = endOf(&g)
+	if g.From.IsZero() {
+		var err error
+		g.From, err = f.newest(context.Background(), store.UpdateQuery{Collector: g.Collector, PeerASN: g.PeerASN, To: g.Until})
+		if err != nil {
+			f.log.Error("since when a feed has missed something cannot be found out, and it is not filled", "feed", g.Feed, "collector", g.Collector, "peer_asn", g.PeerASN, "error", err)
+			return
+		}
+		if g.From.IsZero() {
+			return // never heard: there is nothing to complete
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.record(g)
+}
+
+// record stores a gap that has ended, and reports whether it is long enough for that.
+func (f *Filler) record(g ingest.Gap) bool {
+	if g.Until.Sub(g.From) < f.c.Threshold || !g.From.Before(g.Until) {
+		return false
+	}
+	g.State = ingest.GapWaiting
 	f.gaps.WithLabelValues("recorded").Inc()
 	if d := g.Until.Sub(g.From); d > f.c.MaxGap {
 		g.State, g.Error = ingest.GapFailed, fmt.Sprintf("it is longer than ingest.backfill.max_gap, %v", f.c.MaxGap)
@@ -253,11 +296,12 @@ func (f *Filler) record(g ingest.Gap, c *collector) {
 	if err := f.store.SaveGap(context.Background(), &g); err != nil {
 		f.log.Error("a gap could not be recorded; it is tried again", "collector", g.Collector, "error", err)
 		f.unsaved = append(f.unsaved, g)
-		return
+		return true
 	}
 	f.ended[g.ID] = true
 	f.show(g)
 	f.poke()
+	return true
 }
 
 func (f *Filler) poke() {

@@ -181,6 +181,7 @@ type feed struct {
 
 func (f *feed) Run(context.Context, ingest.Handler) error { return nil }
 func (f *feed) Status() ingest.Status                     { return ingest.Status{Name: "ris-live", State: f.state} }
+func (f *feed) Samples() []ingest.Sample                  { return nil }
 func (f *feed) Connection() uint64                        { return f.connection }
 
 // bench is a Filler with all that is around it.
@@ -404,6 +405,49 @@ func TestFill(t *testing.T) {
 	b.restart()
 	b.fill()
 	b.holds(heard, all)
+}
+
+// A feed that has missed what one peer said tells so itself; nothing else of the collector is added.
+func TestOnePeerMissed(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		t.Run(map[bool]string{true: "since when is known", false: "history knows since when"}[known], func(t *testing.T) {
+			b := newBench(t)
+			all := history()
+			lost := peerOf(1).ASN
+			from, until := ingest.TimeOf(at(200_600)), ingest.TimeOf(at(700_400))
+			told := slices.DeleteFunc(slices.Clone(all), func(u ingest.Update) bool { return u.Peer.ASN == lost && u.Time >= from && u.Time < until })
+			heard := b.hear(told, at(0), until.Time())
+			g := ingest.Gap{Feed: "openbmp", Collector: "rrc00", PeerASN: lost}
+			for _, u := range told {
+				if u.Peer.ASN != lost {
+					continue
+				}
+				if u.Time < from && known {
+					g.From = u.Time.Time()
+				} else if u.Time >= until {
+					g.Until = u.Time.Time()
+					break
+				}
+			}
+			b.filler.Missed(g)
+			heard = append(heard, b.hear(told, until.Time(), at(900_000))...)
+			b.archives.publish(t, all, five...)
+			b.fill()
+			if g := b.gap(); g.State != ingest.GapDone || g.PeerASN != lost || g.Updates < 500 {
+				t.Fatalf("gap %+v", g)
+			}
+			b.holds(heard, all)
+		})
+	}
+	t.Run("of whom there is nothing to complete", func(t *testing.T) {
+		b := newBench(t)
+		b.filler.Missed(ingest.Gap{Feed: "openbmp", Collector: "rrc00", PeerASN: 64500, Until: at(60_000)})                             // never heard
+		b.filler.Missed(ingest.Gap{Feed: "openbmp", Collector: "edge-1.example.net/x", PeerASN: 64500, From: at(0), Until: at(60_000)}) // no archive
+		b.filler.Missed(ingest.Gap{Feed: "openbmp", Collector: "rrc00", PeerASN: 64500, From: at(0), Until: at(5_000)})                 // too short
+		if g := b.gaps(); len(g) != 0 {
+			t.Errorf("gaps %+v", g)
+		}
+	})
 }
 
 // dying is a store whose process is killed after some of its writes: nothing after that is stored.

@@ -160,7 +160,7 @@ func (f *Filler) take(ctx context.Context, client *fetch.Client, file fetch.File
 		if err != nil {
 			return passed, err
 		}
-		if u.Kind == ingest.RIB || u.Time < first || u.Time >= end {
+		if u.Kind == ingest.RIB || u.Time < first || u.Time >= end || g.PeerASN != 0 && u.Peer.ASN != g.PeerASN {
 			continue
 		}
 		seen++

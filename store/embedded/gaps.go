@@ -27,10 +27,10 @@ func (s *Store) SaveGap(ctx context.Context, g *ingest.Gap) error {
 
 // saveGap stores g, as a new one if it has no ID, and returns its ID.
 func (t *transaction) saveGap(g ingest.Gap) (id uint64, err error) {
-	values := []any{g.Feed, g.Collector, micros(g.From), micros(g.Until), string(g.State), int64(g.Updates), g.Attempts, micros(g.NextAttempt),
+	values := []any{g.Feed, g.Collector, g.PeerASN, micros(g.From), micros(g.Until), string(g.State), int64(g.Updates), g.Attempts, micros(g.NextAttempt),
 		g.Error, micros(g.File), int64(g.Taken)}
 	if g.ID != 0 {
-		r, err := t.exec(`UPDATE gaps SET feed = ?, collector = ?, from_time = ?, until_time = ?, state = ?, updates = ?, attempts = ?,
+		r, err := t.exec(`UPDATE gaps SET feed = ?, collector = ?, peer_asn = ?, from_time = ?, until_time = ?, state = ?, updates = ?, attempts = ?,
 			next_attempt = ?, error = ?, file = ?, taken = ? WHERE id = ?`, append(values, int64(g.ID))...)
 		if err != nil {
 			return 0, err
@@ -39,8 +39,8 @@ func (t *transaction) saveGap(g ingest.Gap) (id uint64, err error) {
 			return 0, fmt.Errorf("gap %d: %w", g.ID, store.ErrNotFound)
 		}
 	} else {
-		r, err := t.exec(`INSERT INTO gaps (feed, collector, from_time, until_time, state, updates, attempts, next_attempt, error, file, taken)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, values...)
+		r, err := t.exec(`INSERT INTO gaps (feed, collector, peer_asn, from_time, until_time, state, updates, attempts, next_attempt, error, file, taken)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, values...)
 		if err != nil {
 			return 0, err
 		}
@@ -61,7 +61,7 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 	fail := func(err error) ([]ingest.Gap, error) {
 		return nil, fmt.Errorf("store %s: gaps: %w", s.cfg.Directory, err)
 	}
-	rows, err := s.read.QueryContext(ctx, `SELECT id, feed, collector, from_time, until_time, state, updates, attempts, next_attempt, error, file, taken
+	rows, err := s.read.QueryContext(ctx, `SELECT id, feed, collector, peer_asn, from_time, until_time, state, updates, attempts, next_attempt, error, file, taken
 		FROM gaps WHERE ? IN ('', state) ORDER BY id DESC LIMIT ?`, string(state), limitOf(limit))
 	if err != nil {
 		return fail(err)
@@ -72,7 +72,7 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 		var g ingest.Gap
 		var from, until, next, file sql.NullInt64
 		var text string
-		if err := rows.Scan(&g.ID, &g.Feed, &g.Collector, &from, &until, &text, &g.Updates, &g.Attempts, &next, &g.Error, &file, &g.Taken); err != nil {
+		if err := rows.Scan(&g.ID, &g.Feed, &g.Collector, &g.PeerASN, &from, &until, &text, &g.Updates, &g.Attempts, &next, &g.Error, &file, &g.Taken); err != nil {
 			return fail(err)
 		}
 		g.From, g.Until, g.State, g.NextAttempt, g.File = timeOf(from), timeOf(until), ingest.GapState(text), timeOf(next), timeOf(file)

@@ -621,7 +621,7 @@ func testGaps(t *testing.T, h Harness) {
 	same(t, "heard by an empty store", must[[]store.Heard](t)(s.Heard(t.Context())), []store.Heard(nil))
 	gaps := []ingest.Gap{
 		{Feed: "ris-live", Collector: "rrc00", From: at(0), Until: at(60), State: ingest.GapWaiting},
-		{Feed: "ris-live-2", Collector: "rrc21", From: at(1), Until: at(61), State: ingest.GapWaiting, NextAttempt: at(90), Attempts: 3,
+		{Feed: "ris-live-2", Collector: "rrc21", PeerASN: 4200000000, From: at(1), Until: at(61), State: ingest.GapWaiting, NextAttempt: at(90), Attempts: 3,
 			Error: "not there yet", Updates: 12, File: at(0), Taken: 7},
 		{Feed: "ris-live", Collector: "rrc00", From: at(100), State: ingest.GapOpen},
 	}

@@ -67,6 +67,9 @@ func launch(t *testing.T, c config.Config) *process {
 	for _, w := range c.Alert.Webhooks {
 		fmt.Fprintf(&text, "alert: {webhooks: [{name: %q, url: %q, secret: %q, timeout: %s}]}\n", w.Name, string(w.URL), string(w.Secret), w.Timeout)
 	}
+	for _, m := range c.Knowledge.IRR.Mirrors {
+		fmt.Fprintf(&text, "knowledge: {irr: {mirrors: [{source: %q, nrtm4: %q, key: %q, nrtm3: %q, dumps: %q, serial: %q}]}}\n", m.Source, m.NRTM4, m.Key, m.NRTM3, m.Dumps, m.Serial)
+	}
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/detect/irr/mirror"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -38,17 +40,28 @@ type keeper struct {
 	current detect.Knowledge
 	since   time.Time // since when its VRPs are in use
 	file    *rpki.Set // the VRPs of the file, which those of RTR come before
-	rtr     *rpki.Set
+	rtr     *rpki.Set // with the exceptions
+
+	excepting  sync.Mutex // guards what follows, from a change of it until that is in use
+	caches     *rpki.Set  // what RTR says
+	exceptions []rpki.Exceptions
 
 	organisations, peeringDB *topology.Organisations // of as_org, which comes before PeeringDB
+
+	registries chan struct{}   // holds a token while what the registries say is to be put together anew
+	order      []string        // of registries
+	pause      time.Duration   // between twice putting it together
+	dumps      *irr.Database   // of the files
+	mirrored   []*irr.Database // in the order of the configuration; nil where there is nothing yet
 
 	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
 
 // newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
 // what is on the web. Close must be called, also after an error.
-func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logger) (*keeper, error) {
-	k := &keeper{news: make(chan struct{}, 1), log: log}
+func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
+	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors,
+		mirrored: make([]*irr.Database, len(f.IRR.Mirrors))}
 	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
 		k.openJournal(filepath.Join(folder, "rpki"))
 	}
@@ -74,6 +87,11 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 			now.VRPs = cmp.Or(k.rtr, k.file)
 		}, err
 	})
+	if len(f.RTR.Caches) > 0 && len(f.SLURM) > 0 {
+		k.sources = append(k.sources, refresh.New("slurm", f.SLURM[0], f.SLURM[1:], f.Refresh.VRPs, web, func(string) (refresh.Loaded, error) {
+			return k.readExceptions(f.SLURM)
+		}, log))
+	}
 	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		r, err := topology.ReadFile(path)
 		return refresh.Loaded{Entries: r.Len()}, func(now *detect.Knowledge) { now.Relationships = r }, err
@@ -115,13 +133,35 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	list("irr", f.IRR.Files, func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error) {
 		db, err := irr.ReadFiles(paths, f.IRR.Sources)
 		c := db.Counts()
-		return refresh.Loaded{Entries: c.Routes + c.Sets + c.AutNums}, func(now *detect.Knowledge) { now.IRR = db }, err
+		return refresh.Loaded{Entries: c.Routes + c.Sets + c.AutNums}, func(now *detect.Knowledge) {
+			if k.dumps = db; len(k.mirrored) == 0 {
+				now.IRR = db
+			} else {
+				signal(k.registries)
+			}
+		}, err
 	})
+	metrics := mirror.NewMetrics(registerer)
+	for i, c := range f.IRR.Mirrors {
+		name := "irr-" + strings.ToLower(c.Source)
+		m := mirror.New(c, filepath.Join(folder, name+".rpsl.gz"), k.client, f.Refresh.MaxFileBytes, func(db *irr.Database) {
+			k.mu.Lock()
+			k.mirrored[i] = db
+			k.mu.Unlock()
+			signal(k.registries)
+		}, metrics, log)
+		k.sources = append(k.sources, refresh.NewFollowed(name, c.Location(), f.Refresh.Mirrors, m, log))
+	}
 	declared, err := f.DeclaredRelationships()
 	k.current.Declared = declared
 	errs := []error{f.Check(), err}
 	for _, s := range k.sources {
 		errs = append(errs, s.Begin(context.Background()))
+	}
+	select {
+	case <-k.registries:
+		k.merge()
+	default:
 	}
 	select {
 	case <-k.news: // the detector begins with it
@@ -192,6 +232,14 @@ func (k *keeper) rpkiAt(_ context.Context, at time.Time) (*rpki.Set, time.Time, 
 	return k.journal.At(at)
 }
 
+// rpkiChanges returns how that has changed, see [journal.Journal.Changes]; nothing where it is not recorded.
+func (k *keeper) rpkiChanges(ctx context.Context, q journal.Query) ([]journal.Change, journal.Position, error) {
+	if k.journal == nil {
+		return nil, journal.Position{}, nil
+	}
+	return k.journal.Changes(ctx, q)
+}
+
 // readVRPs holds back what lost more than [rpki.DefaultLimits] allow, until it has been so for an hour.
 func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) {
 	set, err := rpki.ReadFile(path, from, slurm...)
@@ -213,8 +261,48 @@ func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) 
 	return set, nil
 }
 
+// readExceptions puts the local exceptions to what RTR says to use. Those to the file come with the file.
+func (k *keeper) readExceptions(files []string) (refresh.Loaded, error) {
+	var l refresh.Loaded
+	var all []rpki.Exceptions
+	for _, file := range files {
+		x, err := rpki.ReadExceptions(file)
+		if err != nil {
+			return l, err
+		}
+		all = append(all, x)
+		l.Entries += x.Len()
+	}
+	k.excepting.Lock()
+	defer k.excepting.Unlock()
+	k.exceptions = all
+	if k.caches != nil {
+		k.except()
+	}
+	return l, nil
+}
+
 // useRTR takes the VRPs of RTR caches before those of a file; nil says that they have expired.
 func (k *keeper) useRTR(set *rpki.Set) {
+	k.excepting.Lock()
+	defer k.excepting.Unlock()
+	k.caches = set
+	k.except()
+}
+
+// except puts what the caches say to use, with the exceptions applied. The caller holds excepting.
+func (k *keeper) except() {
+	set := k.caches
+	if set != nil {
+		for _, x := range k.exceptions {
+			changed, err := x.Apply(set, k.caches.Source()+" with SLURM")
+			if err != nil { // the exceptions add more than a set may hold
+				k.log.Error("local exceptions to the RPKI are left out", "error", err)
+				break
+			}
+			set = changed
+		}
+	}
 	k.use(func(now *detect.Knowledge) {
 		k.rtr = set
 		now.VRPs = cmp.Or(k.rtr, k.file)
@@ -238,9 +326,40 @@ func (k *keeper) use(put func(*detect.Knowledge)) {
 			k.log.Error("what the RPKI says now is not recorded", "error", err)
 		}
 	}
+	signal(k.news)
+}
+
+// signal puts a token where there may be one already.
+func signal(token chan<- struct{}) {
 	select {
-	case k.news <- struct{}{}:
-	default: // the detector has yet to take what came before
+	case token <- struct{}{}:
+	default:
+	}
+}
+
+// merge puts together what the registries say: of five million routes in seconds, with some 50 bytes for each meanwhile.
+func (k *keeper) merge() {
+	k.mu.Lock()
+	dumps, mirrored := k.dumps, slices.Clone(k.mirrored)
+	k.mu.Unlock()
+	db := irr.Merge(k.order, dumps, mirrored...)
+	k.use(func(now *detect.Knowledge) { now.IRR = db })
+}
+
+// followRegistries puts together what the registries say when one has news, but not again and again.
+func (k *keeper) followRegistries(ctx context.Context) {
+	for {
+		select {
+		case <-k.registries:
+		case <-ctx.Done():
+			return
+		}
+		k.merge()
+		select {
+		case <-time.After(k.pause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -258,6 +377,7 @@ func (k *keeper) run(ctx context.Context, questions chan<- func(*detect.Engine))
 	for _, s := range k.sources {
 		wg.Go(func() { _ = s.Run(ctx) })
 	}
+	wg.Go(func() { k.followRegistries(ctx) })
 	for {
 		select {
 		case <-k.news:

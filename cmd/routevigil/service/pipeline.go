@@ -12,9 +12,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/routevigil/routevigil/alert"
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/ingest/bus"
 	"github.com/routevigil/routevigil/store"
 )
@@ -373,19 +375,33 @@ func (p *pipeline) answer() {
 	}
 }
 
-// Prefix implements api.Table. The answer is at most one tick of the bus away.
+// Prefix implements api.Table.
 func (p *pipeline) Prefix(ctx context.Context, prefix netip.Prefix) (detect.PrefixState, error) {
-	answer := make(chan detect.PrefixState, 1)
+	return question(ctx, p, func(e *detect.Engine) detect.PrefixState { return e.Prefix(prefix) })
+}
+
+// Explain is [detect.Engine.Explain] of the running engine; [api.ErrRecovering] while it is not up to date.
+func (p *pipeline) Explain(ctx context.Context, prefix netip.Prefix, path bgp.ASPath) (detect.Explanation, error) {
+	if p.Status().Recovering {
+		return detect.Explanation{}, api.ErrRecovering
+	}
+	return question(ctx, p, func(e *detect.Engine) detect.Explanation { return e.Explain(prefix, path) })
+}
+
+// question asks the engine between two batches. The answer is at most one tick of the bus away.
+func question[T any](ctx context.Context, p *pipeline, ask func(*detect.Engine) T) (T, error) {
+	var none T
+	answer := make(chan T, 1)
 	select {
-	case p.questions <- func(e *detect.Engine) { answer <- e.Prefix(prefix) }:
+	case p.questions <- func(e *detect.Engine) { answer <- ask(e) }:
 	case <-ctx.Done():
-		return detect.PrefixState{}, ctx.Err()
+		return none, ctx.Err()
 	}
 	select {
-	case st := <-answer:
-		return st, nil
+	case a := <-answer:
+		return a, nil
 	case <-ctx.Done():
-		return detect.PrefixState{}, ctx.Err()
+		return none, ctx.Err()
 	}
 }
 

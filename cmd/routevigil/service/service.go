@@ -73,7 +73,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			s.store.Close()
 		}
 	}()
-	s.keeper, err = newKeeper(c.Knowledge, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"))
+	s.keeper, err = newKeeper(c.Knowledge, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
 	defer func() {
 		if err != nil {
 			s.keeper.close()
@@ -88,8 +88,8 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
 			s.sources = append(s.sources, x)
 		}
-		s.filler = newFiller(c, version, s.store, log, registry)
 	}
+	s.filler = newFiller(c, version, s.store, log, registry)
 	if c.Ingest.BMP.Enabled() {
 		s.sources = append(s.sources, bmp.New(c.Ingest.BMP, log.With("component", "bmp"), registry))
 	}
@@ -97,6 +97,9 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		var source *openbmp.Source
 		if source, err = openbmp.New(c.Ingest.OpenBMP, c.Store.Directory, log.With("component", "openbmp"), registry); err != nil {
 			return nil, fmt.Errorf("ingest.openbmp: %w", err)
+		}
+		if s.filler != nil {
+			source.OnGap(s.filler.Missed)
 		}
 		s.sources = append(s.sources, source)
 	}
@@ -128,7 +131,8 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Sources: s.reference, RPKI: s.keeper.rpkiAt, Health: s.health, Web: web.Handler(), Version: version,
+		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Samples: s.samples, Sources: s.reference, RPKI: s.keeper.rpkiAt, RPKIChanges: s.keeper.rpkiChanges, Explain: s.pipeline.Explain,
+		Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})
 	if err = s.server.Listen(); err != nil {
@@ -198,7 +202,7 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 	feeds.run("knowledge", func() error { return s.keeper.run(ctx, s.pipeline.questions) })
 	for _, source := range s.sources {
 		handler := s.bus.Publish
-		if live, ok := source.(backfill.Source); ok && s.filler != nil {
+		if live, ok := source.(backfill.Source); ok && s.filler != nil && s.config.Ingest.RISLive.Whole() {
 			handler = s.filler.Watch(live, handler)
 		}
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
@@ -231,13 +235,15 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 	}
 }
 
-// newFiller makes what fills gaps of RIS Live, or nil where they are not to be filled.
+// newFiller makes what fills gaps of RIS Live and OpenBMP, or nil where there are none to be filled.
 func newFiller(c config.Config, version string, st store.Store, log *slog.Logger, registry prometheus.Registerer) *backfill.Filler {
 	if !c.Ingest.Backfill.Enabled {
 		return nil
 	}
-	if !c.Ingest.RISLive.Whole() {
+	if c.Ingest.RISLive.Enabled && !c.Ingest.RISLive.Whole() {
 		log.Info("gaps of RIS Live are not filled from archives, because ingest.ris_live.subscriptions asks only for a part of what a collector hears")
+	}
+	if !c.Ingest.OpenBMP.Enabled && !(c.Ingest.RISLive.Enabled && c.Ingest.RISLive.Whole()) {
 		return nil
 	}
 	files := c.Archive
@@ -312,6 +318,16 @@ func (s *Service) feeds() []ingest.Status {
 		st[i] = source.Status()
 	}
 	return st
+}
+
+// samples are the last malformed messages of a feed.
+func (s *Service) samples(feed string) ([]ingest.Sample, bool) {
+	for _, source := range s.sources {
+		if source.Status().Name == feed {
+			return source.Samples(), true
+		}
+	}
+	return nil, false
 }
 
 // feedsWithGaps may wait for the disk, where feeds does not.

@@ -16,14 +16,13 @@ import (
 	"github.com/routevigil/routevigil/detect/rpki/rtr"
 )
 
-// liveVRPs brings the sets of the RTR caches, with the operator's exceptions, to the engine.
+// liveVRPs brings the sets of the RTR caches to use.
 type liveVRPs struct {
-	client     *rtr.Client
-	exceptions []rpki.Exceptions
-	log        *slog.Logger
-	newest     chan *rpki.Set // of one place: what the client published last and nobody has taken
+	client *rtr.Client
+	log    *slog.Logger
+	newest chan *rpki.Set // of one place: what the client published last and nobody has taken
 
-	used *rpki.Set // the last set given to the engine, before exceptions
+	used *rpki.Set // the last set that was given to use
 
 	mu   sync.Mutex
 	held error // why the newest set is not in use; nil when it is
@@ -43,13 +42,6 @@ func newLiveVRPs(k detect.KnowledgeFiles, log *slog.Logger, registry prometheus.
 		return nil, err
 	}
 	l := &liveVRPs{log: log, newest: make(chan *rpki.Set, 1)}
-	for _, file := range k.SLURM {
-		x, err := rpki.ReadExceptions(file)
-		if err != nil {
-			return nil, err
-		}
-		l.exceptions = append(l.exceptions, x)
-	}
 	l.client = rtr.New(caches, l.publish, log)
 	registry.MustRegister(newRTRCollector(l))
 	return l, nil
@@ -81,7 +73,7 @@ func (l *liveVRPs) first(ctx context.Context) *rpki.Set {
 	select {
 	case s := <-l.newest:
 		l.used = s
-		return l.except(s)
+		return s
 	case <-time.After(firstVRPs):
 		l.log.Warn("no RTR cache has answered yet: origin validation is unavailable until one does", "last_error", l.client.Status().LastError)
 	case <-ctx.Done():
@@ -112,7 +104,7 @@ func (l *liveVRPs) follow(ctx context.Context, use func(*rpki.Set)) error {
 			return nil
 		}
 		waiting, believe, l.used = nil, nil, s
-		use(l.except(s))
+		use(s)
 	}
 }
 
@@ -149,21 +141,6 @@ func (l *liveVRPs) trouble() string {
 		return "Origin validation is unavailable: there is no current data of an RTR cache; the last error was: " + e + "."
 	}
 	return "Origin validation is unavailable: there is no current data of an RTR cache."
-}
-
-func (l *liveVRPs) except(s *rpki.Set) *rpki.Set {
-	if s == nil {
-		return nil
-	}
-	for _, x := range l.exceptions {
-		changed, err := x.Apply(s, s.Source()+" with SLURM")
-		if err != nil { // the exceptions add more than a set may hold
-			l.log.Error("local exceptions to the RPKI are left out", "error", err)
-			return s
-		}
-		s = changed
-	}
-	return s
 }
 
 // status says how fresh the VRPs of the caches are.

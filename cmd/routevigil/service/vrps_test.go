@@ -3,6 +3,7 @@ package service
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,7 +18,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/rpki/rtr"
 )
@@ -100,12 +103,18 @@ func TestVRPsByRTR(t *testing.T) {
 	f := newFeed(t)
 	c := configuration(t, f.url())
 	c.Knowledge.RTR.Caches = []rtr.CacheConfiguration{{Address: cache.listener.Addr().String()}}
-	slurm := filepath.Join(t.TempDir(), "slurm.json")
-	if err := os.WriteFile(slurm, fmt.Appendf(nil, `{"slurmVersion":1,"validationOutputFilters":{"prefixFilters":[],"bgpsecFilters":[]},
-		"locallyAddedAssertions":{"prefixAssertions":[{"asn":%d,"prefix":%q}],"bgpsecAssertions":[]}}`, victim(2).asn, victim(2).prefix), 0o600); err != nil {
-		t.Fatal(err)
+	slurm := [...]string{filepath.Join(t.TempDir(), "first.json"), filepath.Join(t.TempDir(), "second.json")}
+	allow := func(file string, n network) { // writes the whole of it at once, as an operator should
+		t.Helper()
+		err := os.WriteFile(file+".new", fmt.Appendf(nil, `{"slurmVersion":1,"validationOutputFilters":{"prefixFilters":[],"bgpsecFilters":[]},
+			"locallyAddedAssertions":{"prefixAssertions":[{"asn":%d,"prefix":%q}],"bgpsecAssertions":[]}}`, n.asn, n.prefix), 0o600)
+		if err := errors.Join(err, os.Rename(file+".new", file)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	c.Knowledge.SLURM = []string{slurm}
+	allow(slurm[0], victim(2))
+	allow(slurm[1], victim(4))
+	c.Knowledge.SLURM, c.Knowledge.Refresh.VRPs = slurm[:], time.Second
 	s := start(t, c)
 	s.whenReady(f)
 	says := func(i int, want string) {
@@ -127,6 +136,41 @@ func TestVRPsByRTR(t *testing.T) {
 	says(1, "valid")
 	says(2, "valid")
 	says(3, "valid")
+	// The exceptions change while what the caches say does not.
+	says(4, "valid")
+	says(5, "not_found")
+	allow(slurm[1], victim(5))
+	says(4, "not_found")
+	says(5, "valid")
+	says(2, "valid")
+	// Exceptions that cannot be read leave those in use that there are, and somebody is told.
+	if err := os.Rename(slurm[0], slurm[0]+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		var sources struct{ Items []refresh.Status }
+		s.get("/api/v1/sources", &sources)
+		for _, st := range sources.Items {
+			if st.Name == "slurm" && st.LastError != "" && st.Entries == 2 {
+				return ""
+			}
+		}
+		return fmt.Sprintf("sources are %+v", sources.Items)
+	})
+	says(2, "valid")
+	allow(slurm[0], victim(6))
+	says(2, "not_found")
+	says(6, "valid")
+	// How it has changed is told, the newest first.
+	var changes struct{ Items []api.RPKIChange }
+	s.get("/api/v1/rpki/changes?prefix="+victim(3).prefix.String(), &changes)
+	if len(changes.Items) != 1 || changes.Items[0].Change != "added" || changes.Items[0].VRP == nil || changes.Items[0].VRP.ASN != victim(3).asn {
+		t.Errorf("changes of %s: %+v", victim(3).prefix, changes.Items)
+	}
+	s.get(fmt.Sprintf("/api/v1/rpki/changes?asn=%d", victim(0).asn), &changes)
+	if len(changes.Items) != 1 || changes.Items[0].Change != "removed" {
+		t.Errorf("changes of AS%d: %+v", victim(0).asn, changes.Items)
+	}
 	if n, ok := s.metric("routevigil_rtr_vrps"); !ok || n != 2 {
 		t.Errorf("%v VRPs in the metrics", n)
 	}

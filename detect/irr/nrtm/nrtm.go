@@ -8,6 +8,7 @@ package nrtm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -29,6 +30,42 @@ type Counts struct {
 	Malformed map[string]int
 }
 
+// Reasons why an update fails, for counting.
+const (
+	Unreachable = "unreachable" // nobody answers, or no longer
+	Signature   = "signature"   // who signed it is not who should have
+	Malformed   = "malformed"   // it is not what the protocol says, or was cut short or changed on its way
+	History     = "history"     // it contradicts what the same server said before
+	Gap         = "gap"         // what follows on what is known is no longer there
+)
+
+// failure is an error with its reason.
+type failure struct {
+	error
+	reason string
+}
+
+func (f *failure) Unwrap() error { return f.error }
+
+// because gives an error a reason, unless it has one.
+func because(reason string, err error) error {
+	if _, ok := errors.AsType[*failure](err); ok || err == nil {
+		return err
+	}
+	return &failure{err, reason}
+}
+
+// ReasonOf returns which of the reasons above an error of an update has.
+func ReasonOf(err error) string {
+	if _, ok := errors.AsType[*GapError](err); ok {
+		return Gap
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.reason
+	}
+	return Unreachable
+}
+
 // WrongSource says that an object names another registry than the one that is mirrored. A registry
 // must not speak for another, least of all for an authoritative one.
 const WrongSource = "wrong_source"
@@ -47,6 +84,10 @@ func newApplier(m Mirror, source string) *applier {
 
 // text adds or removes the object in text, which is changed.
 func (a *applier) text(text []byte, remove bool) {
+	if len(text) > rpsl.MaxObject {
+		a.counts.Malformed[rpsl.TooLarge]++
+		return
+	}
 	err := a.object.Parse(text)
 	switch {
 	case err != nil:

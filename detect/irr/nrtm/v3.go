@@ -105,7 +105,10 @@ func (s *v3session) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return err
+	if _, silent := errors.AsType[net.Error](err); silent {
+		return err
+	}
+	return because(Malformed, err)
 }
 
 // next reads the next line, without its end.

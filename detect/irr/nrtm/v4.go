@@ -12,6 +12,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +22,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/routevigil/routevigil/detect/irr/rpsl"
+	"github.com/routevigil/routevigil/ingest/download"
 )
 
 // MinInterval is how often an Update Notification File may be fetched at the most.
@@ -37,42 +40,71 @@ const (
 	maxExpanded     = rpsl.MaxDump       // of a file, once unpacked
 )
 
-// Fetcher fetches the content of a URL. An error of it leaves everything as it was.
+// Fetcher fetches the content of a URL, of which no more than most bytes are wanted. An error of it leaves everything
+// as it was.
 type Fetcher interface {
-	Fetch(ctx context.Context, url string) (io.ReadCloser, error)
+	Fetch(ctx context.Context, url string, most int64) (io.ReadCloser, error)
 }
 
-// HTTPS fetches by HTTPS only, as the draft demands, redirections included.
+// HTTPS fetches by HTTPS only, as the draft demands, redirections included. What may be long is brought to this machine
+// first, so that it is continued after an interruption.
 type HTTPS struct {
-	// Client does the work; it should bound how long a server may take to answer.
-	Client *http.Client
+	Client   *download.Client // follows no redirection from https to http
+	Scratch  string           // a path; what is on its way is beside it, under names that begin so
+	MaxBytes int64            // of a file
+	Limit    string           // the name of that setting
 }
 
-func (h HTTPS) Fetch(ctx context.Context, address string) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
+// inMemory is how long an answer may be that is not brought to a file first.
+const inMemory = maxNotification
+
+func (h HTTPS) Fetch(ctx context.Context, address string, most int64) (io.ReadCloser, error) {
+	if !strings.HasPrefix(address, "https://") {
+		return nil, errors.New("NRTM version 4 is spoken over https only")
 	}
-	if r.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%s: NRTM version 4 is spoken over https only", address)
+	if most > inMemory {
+		return h.file(ctx, address, most)
 	}
-	c := *h.Client
-	c.CheckRedirect = func(r *http.Request, via []*http.Request) error {
-		if r.URL.Scheme != "https" || len(via) > 5 {
-			return errors.New("redirected away from https, or too often")
-		}
-		return nil
-	}
-	resp, err := c.Do(r)
+	resp, err := h.Client.Get(ctx, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		_ = resp.Body.Close()
-		return nil, fmt.Errorf("%s: %s", address, resp.Status)
+		return nil, download.Unexpected(resp)
 	}
 	return resp.Body, nil
 }
+
+// file fetches to a file, which goes when it is closed. What is there of another address goes at once.
+func (h HTTPS) file(ctx context.Context, address string, most int64) (io.ReadCloser, error) {
+	hash := sha256.Sum256([]byte(address))
+	path := h.Scratch + "." + hex.EncodeToString(hash[:8])
+	others, err := filepath.Glob(h.Scratch + ".*")
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range others {
+		if !strings.HasPrefix(other, path) {
+			_ = os.Remove(other)
+		}
+	}
+	file := download.File{URL: address, Path: path, Replace: true, MaxBytes: min(most, h.MaxBytes), Limit: h.Limit,
+		Check: func(context.Context, string, int64) error { return nil }} // its hash is checked by who reads it
+	if _, err := h.Client.Fetch(ctx, file); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return passing{f}, nil
+}
+
+// passing is a file that is removed when it is closed.
+type passing struct{ *os.File }
+
+func (p passing) Close() error { return errors.Join(p.File.Close(), os.Remove(p.Name())) }
 
 // State is how far a client has come. It may be saved as JSON; it belongs to the objects that the
 // Mirror had by then, and is worth nothing without them. The zero State has nothing yet.
@@ -151,9 +183,9 @@ func (c *V4) update(ctx context.Context, m Mirror) (Update, error) {
 	from := c.State.Version
 	switch known := c.State.Session == n.Session; {
 	case known && n.Version < from:
-		return u, fmt.Errorf("it is of version %d, %d older than what is known: a cache is behind, or the server has lost its history", n.Version, from-n.Version)
+		return u, because(History, fmt.Errorf("it is of version %d, %d older than what is known: a cache is behind, or the server has lost its history", n.Version, from-n.Version))
 	case known && unlike(c.State, next):
-		return u, errors.New("it gives another hash for a file that it named before: the server is misconfigured, or somebody meddles with it")
+		return u, because(History, errors.New("it gives another hash for a file that it named before: the server is misconfigured, or somebody meddles with it"))
 	case known && n.Version == from:
 	case !known || n.firstDelta() > from+1 || c.State.Failures >= maxFailures:
 		m.Drop(c.Source)
@@ -199,7 +231,7 @@ func unlike(old, new State) bool {
 
 // notification fetches the Update Notification File and verifies it. next gets the keys to go on with.
 func (c *V4) notification(ctx context.Context, next *State) (*notification, error) {
-	body, err := c.Fetch.Fetch(ctx, c.URL)
+	body, err := c.Fetch.Fetch(ctx, c.URL, maxNotification)
 	if err != nil {
 		return nil, err
 	}
@@ -209,22 +241,22 @@ func (c *V4) notification(ctx context.Context, next *State) (*notification, erro
 		return nil, err
 	}
 	if len(jws) > maxNotification {
-		return nil, fmt.Errorf("longer than %d bytes", maxNotification)
+		return nil, because(Malformed, fmt.Errorf("longer than %d bytes", maxNotification))
 	}
 	payload, err := c.verify(jws, next)
 	if err != nil {
-		return nil, err
+		return nil, because(Signature, err)
 	}
 	var n notification
 	if err := json.Unmarshal(payload, &n); err != nil {
-		return nil, err
+		return nil, because(Malformed, err)
 	}
 	if err := n.validate(c.Source); err != nil {
-		return nil, err
+		return nil, because(Malformed, err)
 	}
 	if n.NextKey != "" {
 		if _, err := ParseKey(n.NextKey); err != nil {
-			return nil, fmt.Errorf("next_signing_key: %w", err)
+			return nil, because(Malformed, fmt.Errorf("next_signing_key: %w", err))
 		}
 		next.NextKey = n.NextKey
 	}
@@ -313,9 +345,9 @@ func (c *V4) file(ctx context.Context, n *notification, f File, kind string, mos
 	fail := func(err error) error { return fmt.Errorf("%s %d (%s): %w", kind, f.Version, f.URL, err) }
 	address, err := resolve(c.URL, f.URL)
 	if err != nil {
-		return fail(err)
+		return fail(because(Malformed, err))
 	}
-	body, err := c.Fetch.Fetch(ctx, address)
+	body, err := c.Fetch.Fetch(ctx, address, most)
 	if err != nil {
 		return fail(err)
 	}
@@ -323,13 +355,13 @@ func (c *V4) file(ctx context.Context, n *notification, f File, kind string, mos
 	hash := sha256.New()
 	in := io.TeeReader(&bounded{body, most}, hash)
 	if err := readFile(in, kind, n, f.Version, a); err != nil {
-		return fail(err)
+		return fail(because(Malformed, err))
 	}
 	if _, err := io.Copy(io.Discard, in); err != nil {
-		return fail(err)
+		return fail(because(Malformed, err))
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); !strings.EqualFold(got, f.Hash) {
-		return fail(fmt.Errorf("its SHA-256 is %s, not %s as announced", got, f.Hash))
+		return fail(because(Malformed, fmt.Errorf("its SHA-256 is %s, not %s as announced", got, f.Hash)))
 	}
 	return nil
 }

@@ -9,18 +9,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/ingest/download"
 )
 
 const (
@@ -41,7 +46,7 @@ func newServer(t testing.TB) *server {
 	return &server{t: t, key: newSigner(t, "ES256"), files: map[string][]byte{}}
 }
 
-func (s *server) Fetch(_ context.Context, url string) (io.ReadCloser, error) {
+func (s *server) Fetch(_ context.Context, url string, _ int64) (io.ReadCloser, error) {
 	s.asked = append(s.asked, url)
 	b, ok := s.files[url]
 	if !ok {
@@ -289,8 +294,21 @@ func TestV4Refuses(t *testing.T) {
 			before, state := m.origins(), m.client.State
 			s.notify(session1, snapshot, []File{delta2, delta3}, nil)
 			c.break_(s, snapshot, delta2, delta3)
-			if _, err := m.update(t); err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "NRTM of example: ") {
+			_, err := m.update(t)
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "NRTM of example: ") {
 				t.Fatalf("error %v, want %q", err, c.want)
+			}
+			reason := Malformed
+			switch name {
+			case "a missing delta":
+				reason = Unreachable
+			case "a hash that changes", "a snapshot's too", "an older version":
+				reason = History
+			case "another signature", "no signature":
+				reason = Signature
+			}
+			if got := ReasonOf(err); got != reason {
+				t.Errorf("the reason is %s, want %s", got, reason)
 			}
 			state.Failures = m.client.State.Failures
 			if diff := cmp.Diff(before, m.origins()) + cmp.Diff(state, m.client.State); diff != "" {
@@ -367,19 +385,34 @@ func TestHTTPS(t *testing.T) {
 	})
 	srv := httptest.NewTLSServer(mux)
 	defer srv.Close()
-	h := HTTPS{srv.Client()}
-	body, err := h.Fetch(t.Context(), srv.URL+"/ok")
-	if err != nil {
+	transport := http.DefaultTransport.(*http.Transport)
+	before := transport.TLSClientConfig
+	transport.TLSClientConfig = srv.Client().Transport.(*http.Transport).TLSClientConfig // which every client copies
+	client := download.New(download.Patience{StallAfter: time.Minute, Attempts: 1}, "test", func(string) error { return nil }, slog.New(slog.DiscardHandler))
+	transport.TLSClientConfig = before
+	defer client.Close()
+	scratch := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(scratch+".of-before.part", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text, err := io.ReadAll(body)
-	if _ = body.Close(); err != nil || string(text) != "fine" {
-		t.Errorf("%q, %v", text, err)
-	}
-	for url, want := range map[string]string{srv.URL + "/none": "404", srv.URL + "/away": "away from https", strings.Replace(srv.URL, "https", "http", 1) + "/ok": "over https only"} {
-		if _, err := h.Fetch(t.Context(), url); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v", url, err)
+	h := HTTPS{client, scratch, 1 << 20, "the limit"}
+	for _, most := range []int64{inMemory, maxSnapshot} { // straight away, and by a file
+		body, err := h.Fetch(t.Context(), srv.URL+"/ok", most)
+		if err != nil {
+			t.Fatal(err)
 		}
+		text, err := io.ReadAll(body)
+		if closed := body.Close(); err != nil || closed != nil || string(text) != "fine" {
+			t.Errorf("%q, %v, %v", text, err, closed)
+		}
+		for url, want := range map[string]string{srv.URL + "/none": "404", srv.URL + "/away": "not https", strings.Replace(srv.URL, "https", "http", 1) + "/ok": "over https only"} {
+			if _, err := h.Fetch(t.Context(), url, most); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error %v", url, err)
+			}
+		}
+	}
+	if left, err := filepath.Glob(scratch + "*"); err != nil || len(left) > 0 {
+		t.Errorf("what is left: %v, %v", left, err)
 	}
 }
 

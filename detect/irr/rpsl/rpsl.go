@@ -157,6 +157,18 @@ func (o *Object) Parse(text []byte) error {
 	return nil
 }
 
+// Append appends the object as text that Parse reads as the same object: a line for each attribute that keep accepts, the
+// first in any case, and no empty line after them. It is no longer than the text that the object was parsed from.
+func (o *Object) Append(b []byte, keep func(name []byte) bool) []byte {
+	for i, a := range o.Attributes {
+		if i == 0 || keep(a.Name) {
+			b = append(append(b, a.Name...), ':')
+			b = append(append(b, a.Value...), '\n')
+		}
+	}
+	return b
+}
+
 // deletionMark overwrites the first bytes of what was deleted from an IRRd database file.
 var deletionMark = []byte("*xx")
 

@@ -334,7 +334,19 @@ func check(t interface {
 	if diff := cmp.Diff(reference(text), got); diff != "" {
 		t.Fatalf("%q (-reference +got):\n%s", text, diff)
 	}
+	if r, err = NewReader(strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	for o, err := r.Next(); err == nil; o, err = r.Next() {
+		var again Object
+		written := o.Append(nil, func([]byte) bool { return true })
+		if err := again.Parse(bytes.Clone(written)); err != nil || again.Class != o.Class || !slices.EqualFunc(again.Attributes, o.Attributes, equal) {
+			t.Fatalf("%q is written as %q and read as %q, %v", text, written, again.Attributes, err)
+		}
+	}
 }
+
+func equal(x, y Attribute) bool { return bytes.Equal(x.Name, y.Name) && bytes.Equal(x.Value, y.Value) }
 
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("route: 192.0.2.0/24\norigin: AS64500 # x\n+\n\nas-set: AS-X\nmembers: AS1,\n AS2\r\n\r\n*xxte: a\n"))

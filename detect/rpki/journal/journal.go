@@ -2,8 +2,9 @@
 //
 // A journal is a folder of segments, each a file named by when it begins. A segment begins with a whole set, and each
 // frame after that tells what changed, or that there was no data that could be used. A new one begins with every month,
-// and when what changed has become larger than the set: then an answer costs the reading of at most two sets, and what
-// is old is dropped by removing files. The whole RPKI of 2026 takes some 6 MB a month, and its changes as much again.
+// and when what changed has become larger than the set, but not while there is no data: then an answer costs the reading
+// of at most two sets, and what is old is dropped by removing files. The whole RPKI of 2026 takes some 6 MB a month, and its
+// changes as much again.
 //
 // A frame is the length of its content and the CRC-32C of it, four octets each, and the content, compressed by zstd. It
 // is synced before it counts. What a crash left of one is cut off when the journal is opened again.
@@ -37,7 +38,7 @@ const maxFrame = 1 << 30
 
 const suffix = ".rpki"
 
-// Journal is a journal that is open. Record belongs to one goroutine, At to any.
+// Journal is a journal that is open. Record belongs to one goroutine, At and Changes to any.
 type Journal struct {
 	dir  string
 	keep time.Duration
@@ -48,7 +49,9 @@ type Journal struct {
 	last         *rpki.Set
 	lastAt       time.Time
 
-	reading sync.Mutex // one answer at a time: each holds a set
+	readAtMost int64 // by one answer of Changes
+
+	reading sync.Mutex // one answer at a time: each holds a set or three
 }
 
 // Open opens the journal in a folder, which is made if missing. Segments that ended longer ago than keep are removed
@@ -57,7 +60,7 @@ func Open(dir string, keep time.Duration) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	j := &Journal{dir: dir, keep: keep}
+	j := &Journal{dir: dir, keep: keep, readAtMost: readAtMost}
 	segments, err := j.segments()
 	if err != nil || len(segments) == 0 {
 		return j, err
@@ -67,11 +70,12 @@ func Open(dir string, keep time.Duration) (*Journal, error) {
 		return nil, err
 	}
 	size := int64(0)
-	st, err := replay(j.file, last.path, never, func(n int64) {
+	st, err := replay(j.file, last.path, never, func(_ *state, _ frame, n int64) error {
 		if size == 0 {
 			j.whole = n
 		}
 		size += n
+		return nil
 	})
 	if torn := (*tornError)(nil); err != nil && !errors.As(err, &torn) {
 		j.file.Close()
@@ -115,7 +119,7 @@ func (j *Journal) Record(at time.Time, s *rpki.Set) error {
 	}
 	y, m, _ := at.Date()
 	by, bm, _ := j.begun.Date()
-	if j.file == nil || y != by || m != bm || j.later > j.whole {
+	if j.file == nil || s != nil && (y != by || m != bm || j.later > j.whole) { // before and after a time without data are told by one segment
 		return j.begin(at, s)
 	}
 	content := frameOf(at, j.last, s)
@@ -185,7 +189,7 @@ func (j *Journal) At(at time.Time) (s *rpki.Set, since time.Time, err error) {
 		return nil, time.Time{}, err
 	}
 	defer f.Close()
-	st, err := replay(f, segments[i].path, at, func(int64) {})
+	st, err := replay(f, segments[i].path, at, func(*state, frame, int64) error { return nil })
 	if torn := (*tornError)(nil); errors.As(err, &torn) && st.frames > 0 {
 		err = nil // it is being written, or a crash cut it off
 	}
@@ -262,9 +266,9 @@ type tornError struct{ err error }
 func (e *tornError) Error() string { return e.err.Error() }
 func (e *tornError) Unwrap() error { return e.err }
 
-// replay reads the frames of a segment up to a time; each is told the octets of every one. The state is that before the
-// frame with the error.
-func replay(in io.Reader, name string, until time.Time, each func(octets int64)) (st state, err error) {
+// replay reads the frames of a segment up to a time; each is told every one before it counts, with the state before it and
+// its octets, and an error of each ends the replay. The state is that before the frame with the error.
+func replay(in io.Reader, name string, until time.Time, each func(before *state, next frame, octets int64) error) (st state, err error) {
 	offset := int64(0)
 	for {
 		content, n, err := readFrame(in)
@@ -284,8 +288,10 @@ func replay(in io.Reader, name string, until time.Time, each func(octets int64))
 		if next.at.After(until) {
 			return st, nil
 		}
+		if err := each(&st, next, n); err != nil {
+			return st, err
+		}
 		st.take(next)
-		each(n)
 		offset += n
 	}
 }

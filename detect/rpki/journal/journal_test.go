@@ -126,7 +126,7 @@ func TestAtIsWhatWasRecorded(t *testing.T) {
 	}
 
 	// What ended longer ago than it is kept goes with the next segment.
-	if err := j.Record(start.AddDate(0, 2, 0), all[0].set); err != nil {
+	if err := j.Record(start.AddDate(0, 2, 0), rpki.NewSet(rpki.Data{}, "test")); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := j.At(start); !errors.Is(err, ErrUnknown) {
@@ -218,7 +218,7 @@ func FuzzReplay(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		n := int64(0)
-		_, err := replay(bytes.NewReader(data), "test", never, func(octets int64) { n += octets })
+		_, err := replay(bytes.NewReader(data), "test", never, func(_ *state, _ frame, octets int64) error { n += octets; return nil })
 		if n > int64(len(data)) || err == nil && n != int64(len(data)) {
 			t.Errorf("%d of %d octets, %v", n, len(data), err)
 		}
@@ -258,25 +258,27 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
+// manyVRPs are 700,000, one of which is of another AS than the others.
+func manyVRPs(b *testing.B, change int) *rpki.Set {
+	n := rpki.NewBuilder()
+	for i := range 700_000 {
+		asn := uint32(i % 60_000)
+		if i == change {
+			asn = 1
+		}
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + i>>16), byte(i >> 8), byte(i)}), 24)
+		if err := n.Add(rpki.VRP{Prefix: p, MaxLength: 24, ASN: asn, TA: "test"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return n.Set("test")
+}
+
 // BenchmarkAt answers of a month in which one VRP of 700,000 changed a hundred times.
 func BenchmarkAt(b *testing.B) {
-	build := func(change int) *rpki.Set {
-		n := rpki.NewBuilder()
-		for i := range 700_000 {
-			asn := uint32(i % 60_000)
-			if i == change {
-				asn = 1
-			}
-			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + i>>16), byte(i >> 8), byte(i)}), 24)
-			if err := n.Add(rpki.VRP{Prefix: p, MaxLength: 24, ASN: asn, TA: "test"}); err != nil {
-				b.Fatal(err)
-			}
-		}
-		return n.Set("test")
-	}
 	j := open(b, b.TempDir())
 	for i := range 100 {
-		if err := j.Record(start.Add(time.Duration(i)*time.Minute), build(i*7)); err != nil {
+		if err := j.Record(start.Add(time.Duration(i)*time.Minute), manyVRPs(b, i*7)); err != nil {
 			b.Fatal(err)
 		}
 	}
