@@ -608,7 +608,7 @@ func (r *Reader) open(payload []byte) error {
 }
 
 // Next reads one update into u, reusing its slices of prefixes but leaving its attributes, which
-// are left encoded in r.attrs. It returns false at the end and on an error, which r.err tells.
+// are left encoded in r.attrs. It returns false at the end and on an error, which Err tells.
 func (r *Reader) Next(u *ingest.Update) bool {
 	if r.err != nil || r.left == 0 {
 		if r.err == nil && len(r.rest) > 0 {
@@ -648,6 +648,9 @@ func (r *Reader) Next(u *ingest.Update) bool {
 	}
 	return r.err == nil
 }
+
+// Err is why Next returned false: nil at the end of the body.
+func (r *Reader) Err() error { return r.err }
 
 func (r *Reader) name() string {
 	b := r.text()

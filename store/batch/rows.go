@@ -171,3 +171,25 @@ func communities(a *bgp.Attributes) []string {
 	}
 	return list
 }
+
+// AppendCommunities writes what RouteOf gives as Communities, separated by spaces.
+func AppendCommunities(dst []byte, a *bgp.Attributes) []byte {
+	start := len(dst)
+	next := func() {
+		if len(dst) > start {
+			dst = append(dst, ' ')
+		}
+	}
+	for _, c := range a.Communities {
+		next()
+		dst = append(strconv.AppendUint(dst, uint64(c>>16), 10), ':')
+		dst = strconv.AppendUint(dst, uint64(c&0xffff), 10)
+	}
+	for _, c := range a.LargeCommunities {
+		next()
+		dst = append(strconv.AppendUint(dst, uint64(c.Global), 10), ':')
+		dst = append(strconv.AppendUint(dst, uint64(c.Local1), 10), ':')
+		dst = strconv.AppendUint(dst, uint64(c.Local2), 10)
+	}
+	return dst
+}

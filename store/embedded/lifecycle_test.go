@@ -301,7 +301,7 @@ func TestRetention(t *testing.T) {
 	})
 	t.Run("not at all", func(t *testing.T) {
 		cfg := testConfiguration(t.TempDir())
-		cfg.Retention = Retention{}
+		cfg.Retention = store.Retention{}
 		s := build(t, cfg)
 		kept := s.parts
 		if err := s.retain(t.Context(), time.Now().Add(1e6*time.Hour)); err != nil {
@@ -511,7 +511,7 @@ func TestConfigurationValidate(t *testing.T) {
 	if err := DefaultConfiguration().Validate(); err != nil {
 		t.Fatal(err)
 	}
-	bad := Configuration{Retention: Retention{Age: -1, Size: -1}}
+	bad := Configuration{Retention: store.Retention{Age: -1, Size: -1}}
 	wantError(t, bad.Validate(), "directory: ", "retention.age: ", "retention.size: ", "seal.updates: ", "seal.age: ", "seal.window: ", "seal.part_rows: ")
 	wantError(t, tryOpen(bad), "directory: ")
 }
