@@ -60,12 +60,8 @@ var (
 
 // codes of server errors that come again when the same is sent again. All others may pass: a full disk (243), too many
 // parts (252), a table or user that may only read (164, 242), too little memory (241), a lost Keeper (999).
-const (
-	codeNoDatabase = 81
-)
-
 var finalCodes = map[int32]bool{
-	16: true, 36: true, 43: true, 47: true, 48: true, 53: true, 57: true, 60: true, 62: true, codeNoDatabase: true, 192: true, 497: true, 516: true,
+	16: true, 36: true, 43: true, 47: true, 48: true, 53: true, 57: true, 60: true, 62: true, 81: true, 192: true, 497: true, 516: true,
 }
 
 // Store implements [store.Store] in a database of ClickHouse.
@@ -216,18 +212,19 @@ func connect(ctx context.Context, cfg Configuration) (api.Conn, error) {
 		}
 		return conn, nil
 	}
-	conn, err := dial(cfg.Database)
-	if e := new(driver.Exception); !errors.As(err, &e) || e.Code != codeNoDatabase {
-		return conn, err
-	}
 	first, err := dial("")
 	if err != nil {
 		return nil, err
 	}
-	err = first.Exec(ctx, fmt.Sprintf("CREATE DATABASE IF NOT EXISTS `%s` %s", cfg.Database, layout{cfg.Cluster}.OnCluster()))
-	first.Close()
-	if err != nil {
+	defer first.Close()
+	var there uint64
+	if err := first.QueryRow(ctx, `SELECT count() FROM system.databases WHERE name = ?`, cfg.Database).Scan(&there); err != nil {
 		return nil, err
+	}
+	if there == 0 { // who may not make databases can be given one
+		if err := first.Exec(ctx, fmt.Sprintf("CREATE DATABASE IF NOT EXISTS `%s` %s", cfg.Database, layout{cfg.Cluster}.OnCluster())); err != nil {
+			return nil, err
+		}
 	}
 	return dial(cfg.Database)
 }
