@@ -359,7 +359,7 @@ func TestTerminate(t *testing.T) {
 		t.Errorf("the stream was cut off: %v", err)
 	}
 
-	s, err := embedded.Open(c.Store, testLog(t), prometheus.NewRegistry())
+	s, err := embedded.Open(c.Store.Embedded(), testLog(t), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
