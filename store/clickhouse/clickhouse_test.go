@@ -2,10 +2,7 @@ package clickhouse
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"os"
 	"testing"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/batch"
+	"github.com/routevigil/routevigil/store/clickhouse/clickhousetest"
 	"github.com/routevigil/routevigil/store/storetest"
 )
 
@@ -23,29 +21,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
-// address is where the server is that most tests share. Without one they skip, but not under CI.
-func address(t testing.TB) string {
-	t.Helper()
-	a := os.Getenv("ROUTEVIGIL_TEST_CLICKHOUSE")
-	if a == "" {
-		missing(t, "ROUTEVIGIL_TEST_CLICKHOUSE does not say where a ClickHouse server is; .ci/clickhouse starts one")
-	}
-	return a
-}
-
-func missing(t testing.TB, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
 // testConfiguration is of a database of the test's own.
 func testConfiguration(t testing.TB, address string) Configuration {
 	c := DefaultConfiguration()
 	c.Addresses = []string{address}
-	c.Database = fmt.Sprintf("test_%d_%d", time.Now().UnixNano(), rand.Uint32())
+	c.Database = clickhousetest.Database()
 	c.QueryThreads = 2
 	c.QueryMemory = 1 << 30
 	return c
@@ -90,7 +70,7 @@ func expandAll(t testing.TB, s *Store) {
 }
 
 func TestConformance(t *testing.T) {
-	server := address(t)
+	server := clickhousetest.Shared(t)
 	tests := []struct {
 		name string
 		cfg  func(*Configuration)
