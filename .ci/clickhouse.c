@@ -1,5 +1,6 @@
 /* Runs the ClickHouse that libchdb carries: clickhouse LIBRARY [argument of clickhouse-local]... */
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdio.h>
 
 int main(int argc, char **argv) {
@@ -9,6 +10,7 @@ int main(int argc, char **argv) {
 		fprintf(stderr, "%s\n", argc > 1 ? dlerror() : "which library?");
 		return 1;
 	}
+	signal(SIGPIPE, SIG_IGN); /* as the server does: a client that goes away must not end it */
 	argv[1] = "clickhouse";
 	return run(argc - 1, argv + 1);
 }

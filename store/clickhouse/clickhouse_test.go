@@ -71,30 +71,19 @@ func expandAll(t testing.TB, s *Store) {
 
 func TestConformance(t *testing.T) {
 	server := clickhousetest.Shared(t)
-	tests := []struct {
-		name string
-		cfg  func(*Configuration)
-	}{
-		{"as configured by default", func(*Configuration) {}},
-		{"in small blocks", func(c *Configuration) { c.Expand.Updates = 100 }},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			storetest.Run(t, storetest.Harness{
-				Open: func(t *testing.T) store.Store {
-					c := testConfiguration(t, server)
-					tt.cfg(&c)
-					dropDatabase(t, c)
-					return openStore(t, c)
-				},
-				Reopen: func(t *testing.T, s store.Store) store.Store {
-					if err := s.Close(); err != nil {
-						t.Fatal(err)
-					}
-					return openStore(t, s.(*Store).cfg)
-				},
-				Seal: func(t *testing.T, s store.Store) { expandAll(t, s.(*Store)) },
-			})
-		})
-	}
+	storetest.Run(t, storetest.Harness{
+		Open: func(t *testing.T) store.Store {
+			c := testConfiguration(t, server)
+			c.Expand.Updates = 100 // so that history is in many blocks
+			dropDatabase(t, c)
+			return openStore(t, c)
+		},
+		Reopen: func(t *testing.T, s store.Store) store.Store {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return openStore(t, s.(*Store).cfg)
+		},
+		Seal: func(t *testing.T, s store.Store) { expandAll(t, s.(*Store)) },
+	})
 }
