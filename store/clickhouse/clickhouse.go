@@ -81,6 +81,7 @@ type Store struct {
 	wake    chan struct{} // tells the expander that there may be work
 
 	expanding sync.Mutex // held by whoever expands or drops
+	block     block      // what is expanded; expanding is held
 	writing   sync.Mutex // held by whoever writes anything but batches and updates
 	batches   sync.Mutex // held by whoever writes batches
 

@@ -91,7 +91,9 @@ func (s *Store) tidy(ctx context.Context, now time.Time, all bool) error {
 // expand moves the next block. The caller holds expanding.
 func (s *Store) expand(ctx context.Context, st state) error {
 	start := time.Now()
-	block := newBlock(s)
+	block := &s.block
+	block.reset(s)
+	defer block.release()
 	last := st.expanded
 	updates := 0
 	for last < st.position && updates < s.cfg.Expand.Updates && len(block.afi) < blockRows {
@@ -264,10 +266,22 @@ type block struct {
 const insertUpdates = `INSERT INTO updates (afi, address, length, position, row, received, time, action, peer, path_id, origin_asn, as_path, next_hop,
 	communities, otc, backfilled)`
 
-func newBlock(s *Store) *block {
+// reset empties b for the next block; its columns keep their room.
+func (b *block) reset(s *Store) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &block{s: s, peers: make(map[ingest.Peer]uint32), knownPeers: uint32(len(s.peers.all))}
+	known := uint32(len(s.peers.all))
+	s.mu.Unlock()
+	*b = block{s: s, afi: b.afi[:0], address: b.address[:0], length: b.length[:0], position: b.position[:0], row: b.row[:0], received: b.received[:0],
+		time: b.time[:0], action: b.action[:0], peer: b.peer[:0], pathID: b.pathID[:0], origin: b.origin[:0], path: b.path[:0], nextHop: b.nextHop[:0],
+		communities: b.communities[:0], otc: b.otc[:0], backfilled: b.backfilled[:0], text: b.text, reader: b.reader,
+		peers: make(map[ingest.Peer]uint32), knownPeers: known}
+}
+
+// release lets go of the text that was sent.
+func (b *block) release() {
+	clear(b.path)
+	clear(b.nextHop)
+	clear(b.communities)
 }
 
 // add appends the rows of one batch, and tells of how many updates they are.
