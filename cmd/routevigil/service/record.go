@@ -20,18 +20,17 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/store"
-	"github.com/routevigil/routevigil/store/embedded"
 )
 
 // Recorder is the role record: it stores updates and incidents, with the messages that these cause, sends
-// those and serves the API. It keeps them in an embedded store of its own, so that there should be one: two
+// those and serves the API. There should be one: two
 // would each send every message, though under the same keys.
 //
 // A step of Kafka's order is a batch of the store, at a position that follows from the step's number: so what
 // is stored says where to go on, and nothing is stored twice.
 type Recorder struct {
 	log      *slog.Logger
-	store    *embedded.Store
+	store    store.Store
 	cluster  *kafkabus.Cluster
 	registry *prometheus.Registry
 	router   *alert.Router
@@ -63,7 +62,7 @@ func NewRecorder(ctx context.Context, c config.Config, version string, log *slog
 	if x.cluster, err = reach(ctx, c, log); err != nil {
 		return nil, err
 	}
-	if x.store, err = embedded.Open(c.Store, log.With("component", "store"), x.registry); err != nil {
+	if x.store, err = newStore(c.Store, log.With("component", "store"), x.registry); err != nil {
 		return nil, err
 	}
 	x.router = alert.NewRouter(receivers)
