@@ -534,7 +534,7 @@ func describe(r huma.Registry) {
 	}
 	enum("Incident", "kind", anys(incident.Kinds)...)
 	enum("RPKIChange", "what", changeOfVRP, changeOfASPA, changeOfAll)
-	enum("RPKIChange", "change", "added", "removed", "changed")
+	enum("RPKIChange", "change", "added", "removed", "changed", "held_back")
 	enum("Explanation", "kind", append(anys(incident.Kinds), nil)...)
 	enum("Incident", "severity", anys(incident.Severities)...)
 	enum("Incident", "status", incident.Open, incident.Ended)

@@ -119,6 +119,9 @@ func printBasis(g *Globals, b *service.Basis) error {
 		if s.Missing == "" {
 			fmt.Fprintf(&out, "  %s: %s, in use since %s\n", s.Name, s.Location, s.Since.Format(layout))
 		}
+		if s.Held != "" {
+			fmt.Fprintf(&out, "  %s: what came at %s was held back: %s\n", s.Name, s.HeldSince.Format(layout), s.Held)
+		}
 	}
 	for _, gap := range b.Gaps {
 		fmt.Fprintf(&out, "  not known: %s\n", gap)

@@ -166,7 +166,7 @@ func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgen
 			signal(k.registries)
 			k.past.File(time.Now(), name, path, refresh.Printable(c.Location()), nil, true)
 		}, metrics, log)
-		k.sources = append(k.sources, refresh.NewFollowed(name, c.Location(), f.Refresh.Mirrors, m, log))
+		k.sources = append(k.sources, refresh.NewFollowed(name, c.Location(), f.Refresh.Mirrors, rememberedMirror{m, name, k.past}, log))
 	}
 	declared, err := f.DeclaredRelationships()
 	k.current.Declared = declared
@@ -320,6 +320,7 @@ func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) 
 		k.lossSince = time.Time{}
 	case k.lossSince.IsZero():
 		k.lossSince = now
+		k.heldBack(from, err)
 	case now.Sub(k.lossSince) >= holdBack:
 		k.lossSince, err = time.Time{}, nil
 	}
@@ -327,6 +328,18 @@ func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) 
 		return nil, fmt.Errorf("%w, until %s", err, k.lossSince.Add(holdBack).UTC().Format("15:04 UTC"))
 	}
 	return set, nil
+}
+
+// heldBack records that what came from somewhere is not put to use.
+func (k *keeper) heldBack(from string, why error) {
+	k.recording.Lock()
+	defer k.recording.Unlock()
+	if k.journal == nil {
+		return
+	}
+	if err := k.journal.Hold(time.Now(), from, why.Error()); err != nil {
+		k.log.Error("that VRPs are held back is not recorded", "error", err)
+	}
 }
 
 // readExceptions puts the local exceptions to what RTR says to use. Those to the file come with the file.

@@ -2,6 +2,7 @@ package service
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
 	"github.com/routevigil/routevigil/detect/past"
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/detect/topology"
@@ -66,6 +68,22 @@ func (k *keeper) recordSettings(f detect.KnowledgeFiles, c detect.Configuration)
 		return
 	}
 	k.past.Bytes(time.Now(), settings, "configuration", false, text)
+}
+
+// rememberedMirror records when what a mirror was told is not put to use.
+type rememberedMirror struct {
+	*mirror.Mirror
+	name string
+	past *past.Recorder
+}
+
+// Follow implements [refresh.Follower].
+func (m rememberedMirror) Follow(ctx context.Context) (refresh.Loaded, error) {
+	l, err := m.Mirror.Follow(ctx)
+	if mirror.HeldBack(err) {
+		m.past.Held(time.Now(), m.name, err.Error())
+	}
+	return l, err
 }
 
 // keepState keeps the engine's state where it is time, beside the pipeline's work, which waits for no copy.

@@ -82,6 +82,9 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
+	if s.vrps != nil {
+		s.vrps.heldBack = s.keeper.heldBack
+	}
 	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	if c.Ingest.RISLive.Enabled {
