@@ -88,7 +88,7 @@ func (c ExplainCmd) past(g *Globals, prefix netip.Prefix, path bgp.ASPath) error
 	if err != nil {
 		return err
 	}
-	engine, basis, err := service.EngineAt(cfg.Store.Directory, c.At.Time)
+	engine, basis, err := service.EngineAt(g.Context, cfg.Store.Directory, c.At.Time)
 	if err != nil {
 		return fmt.Errorf("what the service in %s knew at %s: %w", cfg.Store.Directory, c.At.UTC().Format(time.RFC3339), err)
 	}

@@ -37,6 +37,8 @@ type keeper struct {
 	recording sync.Mutex       // held while what is new is put to use and recorded: one after the other
 	journal   *journal.Journal // of what the RPKI said; nil where nothing is asked of it
 	past      *past.Recorder   // of all else; nil where it is not kept
+	folder    string           // of that, and of the copies
+	reading   sync.Mutex       // held while copies of the past are read: by one question after the other
 
 	mu      sync.Mutex
 	current detect.Knowledge
@@ -62,7 +64,7 @@ type keeper struct {
 // newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
 // what is on the web, and for what is kept of the past. Close must be called, also after an error.
 func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
-	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors,
+	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors, folder: folder,
 		mirrored: make([]*irr.Database, len(f.IRR.Mirrors))}
 	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
 		k.openJournal(filepath.Join(folder, "rpki"))

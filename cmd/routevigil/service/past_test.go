@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +15,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
@@ -198,7 +202,7 @@ func TestExplainThePast(t *testing.T) {
 		}
 	}
 	for i, at := range moments {
-		e, basis, err := EngineAt(c.Store.Directory, at)
+		e, basis, err := EngineAt(t.Context(), c.Store.Directory, at)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,6 +211,15 @@ func TestExplainThePast(t *testing.T) {
 		}
 		if len(basis.Gaps) > 0 || basis.DetectorAge < 0 || basis.DetectorAge > 60 || basis.RPKISince.IsZero() || basis.RPKISince.After(at) {
 			t.Errorf("moment %d: %+v", i, basis)
+		}
+		for _, a := range asked() {
+			origin, _ := a.path.Origin()
+			var v api.Validation
+			code := s.get(fmt.Sprintf("/api/v1/validate?irr=true&prefix=%s&origin=%d&at=%s", a.prefix, origin, at.UTC().Format(time.RFC3339Nano)), &v)
+			want := e.Explain(a.prefix, a.path)
+			if code != http.StatusOK || len(v.Gaps) > 0 || v.IRR == nil || !cmp.Equal(*v.IRR, want.IRR, cmpopts.EquateComparable(netip.Prefix{})) || v.ROV.State != want.ROV.State {
+				t.Errorf("moment %d, %s by AS%d: %d %+v, want %+v", i, a.prefix, origin, code, v, want.IRR)
+			}
 		}
 	}
 
@@ -233,13 +246,13 @@ func TestExplainThePast(t *testing.T) {
 	// What is not known is said.
 	gaps := func(at time.Time) (Basis, string, *detect.Engine) {
 		t.Helper()
-		e, basis, err := EngineAt(c.Store.Directory, at)
+		e, basis, err := EngineAt(t.Context(), c.Store.Directory, at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return basis, strings.Join(basis.Gaps, "\n"), e
 	}
-	if _, _, err := EngineAt(c.Store.Directory, begin.Add(-time.Hour)); !errors.Is(err, past.ErrUnknown) {
+	if _, _, err := EngineAt(t.Context(), c.Store.Directory, begin.Add(-time.Hour)); !errors.Is(err, past.ErrUnknown) {
 		t.Errorf("before the service began: %v", err)
 	}
 	if _, text, _ := gaps(stopped); !strings.Contains(text, "did not run then") {
@@ -257,6 +270,11 @@ func TestExplainThePast(t *testing.T) {
 		}
 	}
 	drop("irr-2")
+	var v api.Validation
+	s.get(fmt.Sprintf("/api/v1/validate?irr=true&prefix=%s&origin=1&at=%s", victim(0).prefix, moments[0].UTC().Format(time.RFC3339Nano)), &v)
+	if v.IRR == nil || v.IRR.State != "unavailable" || len(v.Gaps) != 2 {
+		t.Errorf("without one of the dumps: %+v", v)
+	}
 	_, text, e := gaps(moments[0])
 	if !strings.Contains(text, "irr-2 ("+file("irr-2.db")+"): of what was in use then") || !strings.Contains(text, "a part would pass for the whole") ||
 		e.Explain(victim(0).prefix, a.path).IRR.State != "unavailable" {
