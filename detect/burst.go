@@ -323,9 +323,7 @@ func (c *correlator) absorb(into caseKey, changes []findingChange) []findingChan
 			delete(c.cases, k)
 			continue
 		}
-		clear(ic.findings)
-		clear(ic.peerRefs)
-		ic.confirmed = 0
+		ic.findingSet = newFindingSet()
 		if ic.state != ended {
 			c.absorbed = append(c.absorbed, ic)
 		}

@@ -84,9 +84,10 @@ func TestGatherKeepsTheOrder(t *testing.T) {
 	c := newCorrelator(DefaultConfiguration(), newPeerSet(), nil, nil)
 	k := caseKey{incident.ReoriginationLeak, 7007, 0}
 	p := prefixOf(1)
-	ic := &incidentCase{key: k, state: open, findings: map[netip.Prefix]*finding{p: {prefix: p, asns: 3}}, peerRefs: map[peerID]int{}, confirmed: 1}
+	ic := &incidentCase{findingSet: newFindingSet(), key: k, state: open}
+	ic.add(&finding{prefix: p, asns: 3, verdict: &verdict{}}, 3)
 	c.cases[k] = ic
-	now := &finding{prefix: p, asns: 3}
+	now := &finding{prefix: p, asns: 3, verdict: &verdict{}}
 	for _, ch := range c.gather([]findingChange{
 		{caseKey{incident.SubprefixHijack, 7007, 3}, p, 0, nil},
 		{caseKey{incident.OriginHijack, 7007, 2}, p, 0, now},
@@ -108,9 +109,10 @@ func TestBurstIsAsCertainAsItsBest(t *testing.T) {
 	doubted.add("burst.specifics", 5, "", "", "")
 	doubted.add("irr.registered", -3, "", "", "")
 	ps := []netip.Prefix{prefixOf(1), prefixOf(2)}
-	ic := &incidentCase{key: caseKey{incident.InternalSpecifics, 2, 0}, findings: map[netip.Prefix]*finding{
-		ps[0]: {verdict: &verdict{ledger: doubted}}, ps[1]: {verdict: &verdict{ledger: sure}}}}
-	if got := ledger(mergeLedgers(ic, ps)).confidence(); got != sure.confidence() {
+	ic := &incidentCase{findingSet: newFindingSet(), key: caseKey{incident.InternalSpecifics, 2, 0}}
+	ic.add(&finding{prefix: ps[0], verdict: &verdict{ledger: doubted}}, 3)
+	ic.add(&finding{prefix: ps[1], verdict: &verdict{ledger: sure}}, 3)
+	if got := mergeLedgers(ic).confidence(); got != sure.confidence() {
 		t.Errorf("confidence %.3f, want that of the part beyond doubt, %.3f", got, sure.confidence())
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
-	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -37,14 +36,12 @@ const (
 
 // incidentCase gathers the findings of one key.
 type incidentCase struct {
+	findingSet
 	key       caseKey
 	state     caseState
-	findings  map[netip.Prefix]*finding
-	confirmed int            // findings that enough peer ASNs see
-	peerRefs  map[peerID]int // findings by peer
-	deadline  ingest.Time    // when a quiet case ends, an ended one is forgotten, or a report is due; 0: none
-	peak      int            // the highest rank of severity since it opened
-	most      int            // the most findings it had at once since it opened
+	deadline  ingest.Time // when a quiet case ends, an ended one is forgotten, or a report is due; 0: none
+	peak      int         // the highest rank of severity since it opened
+	most      int         // the most findings it had at once since it opened
 	last      incident.Incident
 	reported  ingest.Time // of the last event
 	quietFrom ingest.Time
@@ -56,9 +53,11 @@ type correlator struct {
 	config   Configuration
 	peers    *peerSet
 	fullFeed func() map[peerID]bool
+	full     map[peerID]bool // what fullFeed said last in this tick; nil: not asked yet
 	emit     func(incident.Event)
 	cases    map[caseKey]*incidentCase
 	absorbed []*incidentCase // of this tick, by re-originations
+	unmuteAt ingest.Time     // when the first mute ends that silences an incident; 0: none does
 	sequence uint64
 }
 
@@ -68,16 +67,7 @@ func newCorrelator(c Configuration, peers *peerSet, fullFeed func() map[peerID]b
 
 // need is how many distinct peer ASNs must agree.
 func (c *correlator) need() int {
-	heard := map[uint32]bool{}
-	for i := range c.peers.list {
-		if c.peers.list[i].up {
-			heard[c.peers.list[i].ASN] = true
-		}
-		if len(heard) >= c.config.MinPeers {
-			return c.config.MinPeers
-		}
-	}
-	return max(1, len(heard))
+	return c.peers.heard(c.config.MinPeers)
 }
 
 // apply takes the changes of one tick, those of one prefix in the order in which they happened.
@@ -98,7 +88,7 @@ func (c *correlator) apply(changes []findingChange, now ingest.Time) {
 func (c *correlator) applyCase(k caseKey, changes []findingChange, need int, now ingest.Time) {
 	ic := c.cases[k]
 	if ic == nil {
-		ic = &incidentCase{key: k, findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{}}
+		ic = &incidentCase{findingSet: newFindingSet(), key: k}
 		c.cases[k] = ic
 	}
 	at := changes[0].at
@@ -126,37 +116,13 @@ func (c *correlator) applyCase(k caseKey, changes []findingChange, need int, now
 	}
 }
 
-func (ic *incidentCase) replace(ch findingChange, need int) {
-	if old := ic.findings[ch.prefix]; old != nil {
-		for _, p := range old.peers {
-			if ic.peerRefs[p]--; ic.peerRefs[p] == 0 {
-				delete(ic.peerRefs, p)
-			}
-		}
-		if old.asns >= need {
-			ic.confirmed--
-		}
-	}
-	if ch.now == nil {
-		delete(ic.findings, ch.prefix)
-		return
-	}
-	ic.findings[ch.prefix] = ch.now
-	for _, p := range ch.now.peers {
-		ic.peerRefs[p]++
-	}
-	if ch.now.asns >= need {
-		ic.confirmed++
-	}
-}
-
 // active reports that the offence goes on: some prefix is still seen by more than a straggler.
 func (ic *incidentCase) active(need int) bool {
 	if ic.confirmed > 0 {
 		return true
 	}
 	for _, f := range ic.findings {
-		if f.asns >= (need+1)/2 {
+		if f.asns >= (f.needs(need)+1)/2 {
 			return true
 		}
 	}
@@ -164,10 +130,10 @@ func (ic *incidentCase) active(need int) bool {
 }
 
 func (c *correlator) open(ic *incidentCase, now ingest.Time) {
-	inc := c.describe(ic)
-	if inc.Confidence < raiseAt {
+	if inWhole(mergeLedgers(ic)) < raiseAt {
 		return // one prefix by policy; more prefixes may tell otherwise
 	}
+	inc := c.describe(ic)
 	ic.state = open
 	inc.DetectedAt = now.Time()
 	inc.ID = incidentID(ic.key, inc.StartedAt)
@@ -202,7 +168,7 @@ func (c *correlator) changedMuch(ic *incidentCase) bool {
 
 // severityNow is the severity by present numbers; evidence counts as of the last report.
 func (c *correlator) severityNow(ic *incidentCase) incident.Severity {
-	return severity(ic.key.kind, len(ic.findings), ic.last.Confidence, c.share(ic))
+	return severe(severity(ic.key.kind, len(ic.findings), ic.last.Confidence, c.share(ic)), ic.key.kind, ic.watches())
 }
 
 func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
@@ -222,6 +188,7 @@ func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
 
 func (c *correlator) send(ic *incidentCase, change incident.Change, inc incident.Incident, now ingest.Time) {
 	c.sequence++
+	change = c.muted(ic, change, &inc, now)
 	inc.Sequence = c.sequence
 	inc.UpdatedAt = now.Time()
 	ic.peak = max(ic.peak, inc.Severity.Rank())
@@ -275,7 +242,7 @@ func (c *correlator) fire(ic *incidentCase) {
 	case ended:
 		delete(c.cases, ic.key)
 		if len(ic.findings) > 0 { // stragglers, from which another incident may come
-			c.cases[ic.key] = &incidentCase{key: ic.key, findings: ic.findings, confirmed: ic.confirmed, peerRefs: ic.peerRefs}
+			c.cases[ic.key] = &incidentCase{findingSet: ic.findingSet, key: ic.key}
 		}
 	}
 }
@@ -301,8 +268,7 @@ func (c *correlator) adopt(inc incident.Incident) {
 		return
 	}
 	at := ingest.TimeOf(inc.UpdatedAt)
-	c.cases[k] = &incidentCase{key: k, state: quiet, findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{},
-		last: inc, peak: inc.Severity.Rank(), reported: at, quietFrom: at, deadline: at.Add(c.config.Hold)}
+	c.cases[k] = &incidentCase{findingSet: newFindingSet(), key: k, state: quiet, last: inc, peak: inc.Severity.Rank(), reported: at, quietFrom: at, deadline: at.Add(c.config.Hold)}
 }
 
 func incidentID(k caseKey, started time.Time) string {
@@ -314,45 +280,39 @@ func incidentID(k caseKey, started time.Time) string {
 func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	inc := incident.Incident{ID: ic.last.ID, Kind: ic.key.kind, Status: incident.Open, StartedAt: ic.last.StartedAt,
 		DetectedAt: ic.last.DetectedAt, Offenders: []uint32{}, Accomplices: []uint32{}, Victims: []uint32{},
-		Degraded: []string{}, PrefixCount: len(ic.findings)}
+		Degraded: []string{}, Watches: watchNames(ic.watches()), PrefixCount: len(ic.findings)}
 	if len(ic.findings) == 0 {
 		// Nothing is left to describe: what it was at its last report, seen by nobody.
 		inc = ic.last
 		inc.Visibility.Peers, inc.Visibility.PeerASNs, inc.Visibility.Collectors = 0, 0, 0
 		return inc
 	}
-	prefixes := slices.SortedFunc(maps.Keys(ic.findings), comparePrefixes)
-	var offenders, next, victims tally
-	for _, p := range prefixes {
-		f := ic.findings[p]
-		v := f.verdict
-		if start := f.since.Time(); inc.StartedAt.IsZero() || ic.state == pending && start.Before(inc.StartedAt) {
-			inc.StartedAt = start
+	if ic.state == pending {
+		started := ingest.Time(math.MaxInt64)
+		for _, f := range ic.findings {
+			started = min(started, f.since)
 		}
-		offenders.add(v.offender)
-		for _, a := range v.also {
-			offenders.add(a)
-		}
-		next.add(v.next)
-		victims.add(v.victim)
-		if v.rfc7908 != 0 && inc.RFC7908Type == nil {
-			inc.RFC7908Type = &v.rfc7908
-		}
-		if len(inc.Prefixes) < incident.MaxPrefixes {
-			inc.Prefixes = append(inc.Prefixes, v.prefix(p))
-		}
+		inc.StartedAt = started.Time()
+	}
+	if types := ic.leaks.top(); len(types) > 0 {
+		most := int(types[0])
+		inc.RFC7908Type = &most
 	}
 	if ic.key.kind == incident.ReoriginationLeak {
 		five := 5
 		inc.RFC7908Type = &five
 	}
-	inc.Offenders, inc.Accomplices, inc.Victims = offenders.top(), next.top(), victims.top()
+	inc.Offenders, inc.Accomplices, inc.Victims = ic.offenders.top(), ic.accomplices.top(), ic.victims.top()
+	prefixes := ic.sample()
+	for _, p := range prefixes {
+		inc.Prefixes = append(inc.Prefixes, ic.findings[p].verdict.prefix(p))
+	}
 	inc.Paths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.paths }, incident.MaxPaths)
 	inc.UsualPaths = samplePaths(ic, prefixes, func(f *finding) [][]uint32 { return f.usual }, incident.MaxUsualPaths)
-	inc.Evidence = mergeLedgers(ic, prefixes)
-	inc.Confidence = math.Round(ledger(inc.Evidence).confidence()*1000) / 1000
+	merged := mergeLedgers(ic)
+	inc.Evidence, inc.Confidence = merged.evidence(), inWhole(merged)
 	inc.Visibility = c.visibility(ic)
-	inc.Severity = severity(ic.key.kind, inc.PrefixCount, inc.Confidence, c.share(ic))
+	inc.Severity = severe(severity(ic.key.kind, inc.PrefixCount, inc.Confidence, c.share(ic)), ic.key.kind, ic.watches())
 	if ic.state != pending && ic.state != ended && inc.Severity.Rank() < ic.peak {
 		inc.Severity = incident.Severities[ic.peak]
 	}
@@ -365,32 +325,8 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// tally counts ASNs.
-type tally struct{ n map[uint32]int }
-
-func (t *tally) add(asn uint32) {
-	if asn == 0 {
-		return
-	}
-	if t.n == nil {
-		t.n = map[uint32]int{}
-	}
-	t.n[asn]++
-}
-
-// maxNamed bounds the offenders, accomplices and victims that an incident names.
-const maxNamed = 20
-
-// top returns the most frequent ASNs first.
-func (t *tally) top() []uint32 {
-	as := slices.SortedFunc(maps.Keys(t.n), func(a, b uint32) int {
-		return cmp.Or(cmp.Compare(t.n[b], t.n[a]), cmp.Compare(a, b))
-	})
-	if as == nil {
-		as = []uint32{}
-	}
-	return as[:min(len(as), maxNamed)]
-}
+// inWhole is the confidence of an incident, to three places.
+func inWhole(l ledger) float64 { return math.Round(l.confidence()*1000) / 1000 }
 
 // samplePaths takes paths in turn from the prefixes, so that many prefixes are represented.
 func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) [][]uint32, most int) [][]uint32 {
@@ -398,7 +334,7 @@ func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) []
 	seen := map[string]bool{}
 	for round, more := 0, true; more && len(paths) < most; round++ {
 		more = false
-		for _, p := range prefixes[:min(len(prefixes), incident.MaxPrefixes)] {
+		for _, p := range prefixes {
 			ps := of(ic.findings[p])
 			if round >= len(ps) {
 				continue
@@ -416,45 +352,45 @@ func samplePaths(ic *incidentCase, prefixes []netip.Prefix, of func(*finding) []
 // mergeLedgers joins the evidence of the confirmed prefixes, or of all while none is: of each rule
 // the line that weighs most. What speaks against one part of a burst says nothing of the others, so that one is
 // as certain as its most certain part. The extent of a leak is evidence too.
-func mergeLedgers(ic *incidentCase, prefixes []netip.Prefix) []incident.Evidence {
+func mergeLedgers(ic *incidentCase) ledger {
+	prefixes := ic.telling()
 	if isBurst(ic.key.kind) {
 		best := slices.MaxFunc(prefixes, func(a, b netip.Prefix) int {
 			return cmp.Compare(ic.findings[a].verdict.ledger.sum(), ic.findings[b].verdict.ledger.sum())
 		})
 		prefixes = []netip.Prefix{best}
 	}
-	var merged []incident.Evidence
+	var merged ledger
 	at, named := map[string]int{}, 0
 	for _, p := range prefixes {
-		for _, e := range ic.findings[p].verdict.ledger {
-			key := evidenceKey(e)
+		for _, l := range ic.findings[p].verdict.ledger {
+			key := evidenceKey(l)
 			i, ok := at[key]
 			if !ok {
-				if key != e.Rule {
+				if key != l.rule {
 					if named++; named > maxNamed {
 						continue
 					}
 				}
 				at[key] = len(merged)
-				merged = append(merged, e)
-			} else if math.Abs(e.Weight) > math.Abs(merged[i].Weight) {
-				merged[i] = e
+				merged = append(merged, l)
+			} else if math.Abs(l.weight) > math.Abs(merged[i].weight) {
+				merged[i] = l
 			}
 		}
 	}
-	l := ledger(merged)
 	switch n := ic.most; ic.key.kind {
 	case incident.ReoriginationLeak:
-		l.add("burst.victims", weightManyPrefixes, "table", "", "%d prefixes of many networks at once: no attack is known to have been like that", n)
+		merged.add("burst.victims", weightManyPrefixes, "table", "", "%d prefixes of many networks at once: no attack is known to have been like that", n)
 	case incident.RouteLeak:
 		switch {
 		case n == 1:
-			l.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
+			merged.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
 		case n >= 10:
-			l.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
+			merged.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
 		}
 	}
-	return l
+	return merged
 }
 
 func (v *verdict) prefix(p netip.Prefix) incident.Prefix {
@@ -475,12 +411,20 @@ func (c *correlator) visibility(ic *incidentCase) incident.Visibility {
 		asns[c.peers.list[p].ASN] = true
 		collectors[c.peers.list[p].Collector] = true
 	}
-	return incident.Visibility{Peers: len(ic.peerRefs), PeerASNs: len(asns), FullFeedPeers: len(c.fullFeed()), Collectors: len(collectors)}
+	return incident.Visibility{Peers: len(ic.peerRefs), PeerASNs: len(asns), FullFeedPeers: len(c.feeds()), Collectors: len(collectors)}
+}
+
+// feeds returns the peers with a full table.
+func (c *correlator) feeds() map[peerID]bool {
+	if c.full == nil {
+		c.full = c.fullFeed()
+	}
+	return c.full
 }
 
 // share is the part of the full-feed peers that see the offence.
 func (c *correlator) share(ic *incidentCase) float64 {
-	full := c.fullFeed()
+	full := c.feeds()
 	n := 0
 	for p := range ic.peerRefs {
 		if full[p] {
@@ -493,7 +437,9 @@ func (c *correlator) share(ic *incidentCase) float64 {
 // severity ranks an incident by kind, spread and certainty: an attack seen by half of the full
 // feeds is critical, one seen by less than a twentieth is medium, and so is a re-origination, whose traffic
 // goes astray as surely. A leak must also be large; one of more-specifics of one's own is low, and high at the
-// most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium.
+// most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium. That a watched network has a new
+// neighbour or prefix is low, and medium where half of the full feeds see it; a path against its policy is medium,
+// and high then. Watches have the last word, see [severe].
 func severity(k incident.Kind, prefixes int, confidence, share float64) incident.Severity {
 	rank := 0
 	switch k {
@@ -522,6 +468,14 @@ func severity(k incident.Kind, prefixes int, confidence, share float64) incident
 		}
 	case incident.Prepend, incident.TypoASN, incident.TypoPrefix, incident.RPKIInvalid:
 		rank = incident.Low.Rank()
+		if share >= 0.5 {
+			rank++
+		}
+	case incident.NewNeighbour, incident.NewPrefix, incident.PathPolicy:
+		rank = incident.Low.Rank()
+		if k == incident.PathPolicy {
+			rank++
+		}
 		if share >= 0.5 {
 			rank++
 		}

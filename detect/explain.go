@@ -29,7 +29,8 @@ type Explanation struct {
 	Relationships []PathLink          `json:"relationships"`
 	History       History             `json:"history"`
 	Leak          *Leak               `json:"leak"`
-	Kind          *incident.Kind      `json:"kind"` // nil when nothing is wrong
+	Watches       []string            `json:"watches"` // that have something to do with the prefix or an AS of the path
+	Kind          *incident.Kind      `json:"kind"`    // nil when nothing is wrong
 	Confidence    float64             `json:"confidence"`
 	Evidence      []incident.Evidence `json:"evidence"`
 	Explanation   string              `json:"explanation"`
@@ -261,7 +262,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
-	en := entry{prefix: p}
+	en := entry{prefix: p, watched: s.know.watched.covers(p)}
 	if id, ok := s.table.lookup(p); ok {
 		known := s.table.entry(id)
 		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(known))...)
@@ -269,6 +270,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
+	x.Watches = watchNames(s.know.watched.of(p, &verdict{also: x.ASPath}))
 	x.Relationships = s.pathLinks(p, node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
@@ -297,10 +299,13 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 		rs = append(rs, r)
 		s.table.history.Count(&en.origins, s.table.paths.nodes[node].origin, 1, s.now)
 	}
-	g := group{s.table.paths.nodes[node].origin, rs, s.commonTail(rs)}
+	g := group{origin: s.table.paths.nodes[node].origin, routes: rs, tail: s.commonTail(rs)}
+	g.suspect, g.beneath = s.newLink(node)
 	v := s.judgeGroup(&en, &g)
 	if leak := s.explainLeak(&en, rs, v); leak != nil {
 		v = leak
+	} else if path := s.explainPaths(&en, rs, v); path != nil {
+		v = path
 	}
 	x.tell(v)
 	return x
@@ -343,11 +348,11 @@ func (x *Explanation) tell(v *verdict) {
 			l.add("history.usual", 0, "history", "", "%s", k)
 		}
 	}
-	x.Evidence = append(x.Evidence, l...)
+	x.Evidence = append(x.Evidence, l.evidence()...)
 }
 
 func (x *Explanation) tellVerdict(v *verdict) {
-	x.Evidence, x.Confidence = v.ledger, v.ledger.confidence()
+	x.Evidence, x.Confidence = v.ledger.evidence(), v.ledger.confidence()
 	var b strings.Builder
 	if x.Confidence >= raiseAt {
 		x.Kind = &v.kind
@@ -355,7 +360,7 @@ func (x *Explanation) tellVerdict(v *verdict) {
 	} else {
 		fmt.Fprintf(&b, "No incident: the confidence is %.2f, less than %.2f, that this is one (%s).", x.Confidence, raiseAt, v.kind)
 	}
-	for _, e := range v.ledger {
+	for _, e := range x.Evidence {
 		fmt.Fprintf(&b, "\n  %+5.1f  %-26s %s", e.Weight, e.Rule, e.Detail)
 	}
 	x.Explanation = b.String()

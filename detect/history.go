@@ -7,9 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
-	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -52,8 +50,8 @@ func (s *shard) usualBefore(e *entry, asn uint32) []*origins.Pair {
 // announces the prefix against them; enough networks have them; and they have stayed without a break
 // for as long as is configured.
 func (s *shard) settled(e *entry, id uint32, g *group, v *verdict) bool {
-	if slices.ContainsFunc(v.ledger, func(ev incident.Evidence) bool {
-		return ev.Weight > 0 && ev.Source != "history" && ev.Source != "table"
+	if slices.ContainsFunc(v.ledger, func(l line) bool {
+		return l.weight > 0 && l.source != "history" && l.source != "table" && l.source != "relationships"
 	}) || !s.agreed(g.routes) {
 		return false
 	}
@@ -85,22 +83,8 @@ func (s *shard) tellHistory(v *verdict, e, cover *entry, usual *origins.Pair) {
 	if cover != nil {
 		e = cover
 	}
-	f := s.table.history.Facts(usual, s.now, s.peers.active)
-	v.ledger.add("history.usual", 0, "history", s.baseline(), "%s", factsOf(e.prefix, f))
-}
-
-// factsOf writes the history of an origin as a sentence.
-func factsOf(p netip.Prefix, f origins.Facts) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "AS%d: %s since %s, %.0f %% of the time, at %.0f %% of the peers", f.ASN, p,
-		f.FirstSeen.Format("2006-01-02 15:04 UTC"), 100*f.TimeShare, 100*f.PeerShare)
-	if len(f.FirstHops) > 0 {
-		fmt.Fprintf(&b, ", beside %s", asList(f.FirstHops))
-	}
-	if len(f.Upstreams) > 0 {
-		fmt.Fprintf(&b, ", then %s", asList(f.Upstreams))
-	}
-	return b.String()
+	known := s.table.history.Past(usual, s.now, s.peers.active)
+	v.ledger.add("history.usual", 0, "history", s.baseline(), "%s", knownPast{e.prefix, known})
 }
 
 // watch lets the history's clock go to t. What lies between a history that was loaded and the first

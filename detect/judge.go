@@ -1,12 +1,10 @@
 package detect
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
@@ -46,8 +44,15 @@ const (
 	weightUsual            = -6.0 // what has long been so is no event, be it wrong
 	weightTypo             = 4.0  // one slip of the finger explains it
 	weightNewLink          = 1.5
-	weightNeverTransit     = 2.0 // an AS that has only ever originated now passes on another's route
-	weightSingleSource     = 2.5 // everybody has it through one chain that the covering block does not use
+	weightNeverTransit     = 2.0  // an AS that has only ever originated now passes on another's route
+	weightUnknownAS        = 1.0  // whom nobody has ever seen is new, or made up
+	weightSmaller          = 1.5  // nobody buys transit of one who is much smaller
+	weightFewCustomers     = 0.7  // as these win one rarely
+	weightManyCustomers    = -1.0 // as these win one every day
+	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world
+	weightManyLinks        = -1.0 // who has hundreds of neighbours finds new ones all the time
+	weightNewWay           = 1.0  // a new more-specific by an AS that nobody uses to reach the block
+	weightSingleSource     = 2.5  // everybody has it through one chain that the covering block does not use
 	weightValley           = 4.0
 	weightInferredValley   = 3.0  // the most for relations that were inferred; less where they are doubtful
 	weightLargeTransit     = -2.5 // of the largest networks a wrong relationship is likelier than a leak
@@ -100,6 +105,7 @@ type verdict struct {
 	covering netip.Prefix
 	rpki     rpki.State
 	irr      irr.State
+	planned  bool // a plan speaks against it
 	ledger   ledger
 }
 
@@ -137,37 +143,9 @@ func manyVictims(k incident.Kind) bool {
 	return k == incident.RouteLeak || k == incident.Prepend || k == incident.ReoriginationLeak
 }
 
-// ledger is the evidence for and against.
-type ledger []incident.Evidence
-
-func (l *ledger) add(rule string, weight float64, source, version, detail string, args ...any) {
-	*l = append(*l, incident.Evidence{
-		Rule: rule, Weight: weight, Detail: fmt.Sprintf(detail, args...), Source: source, SourceVersion: version,
-	})
-}
-
-// confidence is the logistic of the summed weights.
-func (l ledger) confidence() float64 { return logistic(l.sum()) }
-
-func (l ledger) sum() float64 {
-	sum := 0.0
-	for _, e := range l {
-		sum += e.Weight
-	}
-	return sum
-}
-
-func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
-
-func newLedger() ledger {
-	var l ledger
-	l.add("prior", weightPrior, "calibration", "hand-set 1", "most changes of routing are harmless")
-	return l
-}
-
 // judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
 func (s *shard) judgeGroup(e *entry, g *group) *verdict {
-	v := s.judge(e, g)
+	v := s.judgeWatched(e, g, s.judge(e, g))
 	if v != nil {
 		v.irr = s.know.IRR.State(e.prefix, v.observed)
 	}
@@ -239,9 +217,9 @@ func (s *shard) judgeInvalid(e *entry, g *group, origin uint32, other *verdict) 
 		return v
 	}
 	v.expected, v.cover, v.covering = other.expected, other.cover, other.covering
-	for _, ev := range other.ledger {
-		if ev.Weight < 0 && ev.Rule != "prior" {
-			v.ledger.add(ev.Rule, 0, ev.Source, ev.SourceVersion, "no hijack: %s", ev.Detail)
+	for _, l := range other.ledger {
+		if l.weight < 0 && l.rule != "prior" {
+			v.ledger.add(l.rule, 0, l.source, l.version, "no hijack: %s", l)
 		}
 	}
 	return v
@@ -449,14 +427,14 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 }
 
 func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []*origins.Pair) {
-	w, since := weightNeverSeenBriefly, "only since "+usual[0].First().Time().Format("2006-01-02 15:04")+" UTC"
+	w, since, at := weightNeverSeenBriefly, "only since", usual[0].First()
 	for _, o := range usual {
 		if o.Baseline() || s.table.history.Present(o, s.now) >= established {
-			w, since = weightNeverSeen, "since before "+s.warmSince.Time().Format("2006-01-02 15:04")+" UTC"
+			w, since, at = weightNeverSeen, "since before", s.warmSince
 			break
 		}
 	}
-	v.ledger.add("origin.never_seen", w, "history", s.baseline(), "AS%d never originated %s before; %s did, %s", origin, e.prefix, asList(v.expected), since)
+	v.ledger.add("origin.never_seen", w, "history", s.baseline(), "AS%d never originated %s before; %s did, %s %s", origin, e.prefix, asList(v.expected), since, minute(at))
 	if !slices.ContainsFunc(usual, func(o *origins.Pair) bool { return o.Routes() > 0 }) {
 		v.ledger.add("origin.usual_gone", weightGone, "table", "", "%s no longer announces %s: it may have been handed over", asList(v.expected), e.prefix)
 	}
@@ -623,54 +601,6 @@ func (s *shard) weighIRR(v *verdict, e *entry, origin uint32) {
 	}
 }
 
-// judgeForged judges routes with a usual origin: somebody may have written the right origin behind
-// his own AS. For a known prefix only a new neighbour of the origin counts, and only the routes
-// over it; with cover given, e is a new more-specific and any chain may be the forger's.
-func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usual []*origins.Pair) *verdict {
-	tail, novel := g.tail, s.firstNovelLink(g.tail, origin)
-	outside := s.firstOutside(tail, cover)
-	var suspect uint32
-	switch {
-	case novel == 0 || novel > 0 && cover != nil:
-		suspect = tail[novel+1]
-	case outside > 0:
-		suspect = tail[outside]
-	default:
-		return nil
-	}
-	v := &verdict{kind: incident.ForgedPath, offender: suspect, next: after(tail, suspect), victim: origin,
-		expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
-	if !hasOrigin(usual, origin) {
-		v.victim = usual[0].Origin()
-	}
-	if cover != nil {
-		v.kind, v.covering = incident.ForgedPathSubprefix, cover.prefix
-		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was never announced before, only %s", e.prefix, cover.prefix)
-		if outside >= 2 {
-			v.ledger.add("path.single_source", s.novelty(weightSingleSource), "table", "", "everybody has it by %s, and nobody reaches %s through AS%d", pathList(tail), cover.prefix, tail[outside])
-		}
-	}
-	if novel >= 0 {
-		v.ledger.add("path.new_link", s.novelty(weightNewLink), "history", s.baseline(), "AS%d and AS%d were never neighbours before", tail[novel+1], tail[novel])
-	}
-	s.tellHistory(v, e, cover, usual[0])
-	s.weighNeverTransit(v, suspect)
-	s.weighASPA(v, g.routes)
-	if org, same := s.know.Organisations.Same(suspect, origin); same {
-		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", suspect, origin, org)
-	} else if l := s.relation(suspect, origin); l.Relation == topology.Provider {
-		s.addRelation(v, weightAdjacent, l, suspect, origin)
-	}
-	r := s.know.VRPs.Validate(e.prefix, origin, true)
-	v.rpki = r.State
-	if r.Reason == "invalid_length" {
-		v.ledger.add("rpki.invalid_length", weightInvalidLength, "rpki", s.know.VRPs.Source(), "RPKI Invalid, too long: %s", vrpList(r.VRPs))
-	} else if r.State == rpki.Valid {
-		v.ledger.add("rpki.valid_origin", 0, "rpki", s.know.VRPs.Source(), "RPKI Valid, which proves the origin but not the path: %s", vrpList(r.VRPs))
-	}
-	return v
-}
-
 func (s *shard) aspaInvalid(rs []route) bool {
 	return slices.ContainsFunc(rs, func(r route) bool { return s.table.paths.nodes[r.node].flags&flagASPA != 0 })
 }
@@ -682,50 +612,10 @@ func (s *shard) weighASPA(v *verdict, rs []route) {
 			continue
 		}
 		path := bgp.ASPath{{Type: bgp.ASSequence, ASNs: s.table.paths.wire(r.node)}}
-		var denied []string
-		for _, h := range s.know.VRPs.ASPAs().VerifyDownstream(path, 0).Hops {
-			denied = append(denied, fmt.Sprintf("AS%d attests its providers and AS%d is none of them", h.Customer, h.Provider))
-		}
-		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", strings.Join(denied, ", "))
+		denied := s.know.VRPs.ASPAs().VerifyDownstream(path, 0).Hops
+		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", denials(denied))
 		return
 	}
-}
-
-func (s *shard) weighNeverTransit(v *verdict, asn uint32) {
-	if s.links.stub(asn) {
-		v.ledger.add("path.never_transit", s.novelty(weightNeverTransit), "history", s.baseline(), "AS%d never passed on another's route before", asn)
-	}
-}
-
-// firstNovelLink returns the place on a tail, counted from the origin, of the first link never seen:
-// between i and i+1. -1 when there is none.
-func (s *shard) firstNovelLink(tail []uint32, origin uint32) int {
-	for i := max(slices.Index(tail, origin), 0); i+1 < len(tail); i++ {
-		if tail[i] != 0 && tail[i+1] != 0 && !s.linked(tail[i], tail[i+1]) {
-			return i
-		}
-	}
-	return -1
-}
-
-// firstOutside returns the place on a tail of the AS nearest to the origin, beside it at the
-// nearest, that no route to cover passes; 0 when there is none or no cover.
-func (s *shard) firstOutside(tail []uint32, cover *entry) int {
-	if cover == nil {
-		return 0
-	}
-	inside := map[uint32]bool{}
-	for _, r := range cover.routes {
-		for id := r.node; id >= rootCount; id = s.table.paths.nodes[id].parent {
-			inside[s.table.paths.nodes[id].asn] = true
-		}
-	}
-	for i := 1; i < len(tail); i++ {
-		if !inside[tail[i]] {
-			return i
-		}
-	}
-	return 0
 }
 
 // largeTransit is the number of customers from which a network counts as one of the largest: about
@@ -783,14 +673,20 @@ func confidence(p netip.Prefix, l topology.Link) float64 {
 	return l.V6
 }
 
+// baseline names what the history is, as a version of that source.
 func (s *shard) baseline() string {
+	if n := &s.baselineName; n.at != s.warmSince || n.partial != s.partial {
+		n.at, n.partial = s.warmSince, s.partial
+		what := "baseline of "
+		if s.partial {
+			what = "updates until "
+		}
+		n.text = what + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
+	}
 	if s.warmSince == 0 {
 		return ""
 	}
-	if s.partial {
-		return "updates until " + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
-	}
-	return "baseline of " + s.warmSince.Time().Format("2006-01-02T15:04:05Z")
+	return s.baselineName.text
 }
 
 // oneSlip reports that two ASNs of at least four digits differ by one digit, one digit more, or two
@@ -814,56 +710,4 @@ func oneSlip(a, b uint32) bool {
 		return true
 	}
 	return i+1 < len(x) && x[i] == y[i+1] && x[i+1] == y[i] && x[i+2:] == y[i+2:]
-}
-
-// asList writes "AS1, AS2 and 3 more".
-func asList(as []uint32) string {
-	var b strings.Builder
-	for i, a := range as {
-		if i == 5 {
-			fmt.Fprintf(&b, " and %d more", len(as)-i)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "AS%d", a)
-	}
-	return b.String()
-}
-
-// pathList writes a tail as people read paths: collector side first.
-func pathList(tail []uint32) string {
-	var b strings.Builder
-	for i := len(tail) - 1; i >= 0; i-- {
-		fmt.Fprintf(&b, "%d", tail[i])
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-	}
-	return b.String()
-}
-
-func routeList(rs []irr.Route) string {
-	var parts []string
-	for i, r := range rs {
-		if i == 4 {
-			parts = append(parts, fmt.Sprintf("and %d more", len(rs)-i))
-			break
-		}
-		parts = append(parts, fmt.Sprintf("%s by AS%d in %s", r.Prefix, r.Origin, r.Source))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func vrpList(vs []rpki.VRP) string {
-	var parts []string
-	for i, v := range vs {
-		if i == 4 {
-			parts = append(parts, fmt.Sprintf("and %d more", len(vs)-i))
-			break
-		}
-		parts = append(parts, fmt.Sprintf("%s up to /%d by AS%d", v.Prefix, v.MaxLength, v.ASN))
-	}
-	return "VRP " + strings.Join(parts, ", ")
 }

@@ -61,6 +61,12 @@ func (m *linkMemory) adjacent(a, b uint32) bool {
 // the collector's side was seen is not known to be one.
 func (m *linkMemory) stub(asn uint32) bool { return m.roles[asn] == roleOrigin }
 
+// transit reports that asn has passed on a route that was not its own.
+func (m *linkMemory) transit(asn uint32) bool { return m.roles[asn]&roleTransit != 0 }
+
+// known reports that asn has stood on some path behind another AS.
+func (m *linkMemory) known(asn uint32) bool { return m.roles[asn] != 0 }
+
 func (m *linkMemory) usualValley(from, leaker, to uint32) bool {
 	_, ok := m.valleys[valley{from, leaker, to}]
 	return ok

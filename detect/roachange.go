@@ -66,10 +66,10 @@ func (s *shard) weighTurn(e *entry, origin uint32, before *rpki.Set) ledger {
 	went := slices.DeleteFunc(was.VRPs, now.Contains)
 	var why []string
 	if len(came) > 0 {
-		why = append(why, "new is "+vrpList(came))
+		why = append(why, "new is "+vrpList(came).String())
 	}
 	if len(went) > 0 {
-		why = append(why, "gone is "+vrpList(went))
+		why = append(why, "gone is "+vrpList(went).String())
 	}
 	state := map[rpki.State]string{rpki.Valid: "Valid", rpki.NotFound: "not found in the RPKI"}[was.State]
 	l := newLedger()
@@ -123,11 +123,11 @@ func (s *shard) routesOf(e *entry, origin uint32) []route {
 
 // evidenceKey tells lines of evidence apart where an incident joins those of its prefixes: by rule, except
 // that each VRP that came or went has its own.
-func evidenceKey(e incident.Evidence) string {
-	if e.Rule == ruleCame || e.Rule == ruleWent {
-		return e.Rule + e.Detail
+func evidenceKey(l line) string {
+	if l.rule == ruleCame || l.rule == ruleWent {
+		return l.rule + l.String()
 	}
-	return e.Rule
+	return l.rule
 }
 
 // turnSeverity ranks an incident of this kind. Nobody attacks, but those who validate drop the routes and
@@ -152,7 +152,7 @@ type turnSnapshot struct {
 // saveTurns adds the turns of an entry, which is the one at place in the snapshot.
 func (s *shard) saveTurns(out *snapshot, id, place uint32) {
 	for _, t := range s.turned[id] {
-		out.Turns = append(out.Turns, turnSnapshot{place, t.origin, t.ledger})
+		out.Turns = append(out.Turns, turnSnapshot{place, t.origin, t.ledger.evidence()})
 	}
 }
 
@@ -167,7 +167,7 @@ func (e *Engine) loadTurns(s *snapshot, places []place) error {
 		if found {
 			return fmt.Errorf("detector state: damaged: a change of ROAs twice")
 		}
-		sh.turned[id] = slices.Insert(sh.turned[id], i, turn{ts.Origin, ts.Ledger})
+		sh.turned[id] = slices.Insert(sh.turned[id], i, turn{ts.Origin, ledgerOf(ts.Ledger)})
 		en := sh.table.entry(id)
 		en.suspect = true
 		if vrps := sh.know.VRPs; vrps != nil && vrps.State(en.prefix, ts.Origin, true) != rpki.Invalid {

@@ -55,6 +55,7 @@ type snapshot struct {
 	History             origins.State
 	Watching            bool
 	Dirty               []dirtySnapshot
+	Planned             ingest.Time // up to when ends of plans were looked at
 	Findings            []findingSnapshot
 	Cases               []caseSnapshot
 	Specifics           []specificSnapshot
@@ -126,7 +127,7 @@ type caseSnapshot struct {
 func (e *Engine) Snapshot() ([]byte, error) {
 	e.flush()
 	s := snapshot{Version: snapshotVersion, Clock: e.clock, LearnTo: e.learnTo, Learn: e.learn, Dumped: e.dumped,
-		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence, History: e.history.State(), Watching: e.watching}
+		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence, History: e.history.State(), Watching: e.watching, Planned: e.planned}
 	e.shareLearned()
 	for _, p := range e.peers.list {
 		addr, err := p.Addr.MarshalBinary()
@@ -247,7 +248,7 @@ func (e *Engine) Restore(state []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("detector state: has format %d, this program reads %d", s.Version, snapshotVersion)
 	}
-	e.clock, e.learnTo, e.learn, e.dumped, e.watching = s.Clock, s.LearnTo, s.Learn, s.Dumped, s.Watching
+	e.clock, e.learnTo, e.learn, e.dumped, e.watching, e.planned = s.Clock, s.LearnTo, s.Learn, s.Dumped, s.Watching, s.Planned
 	if err := e.history.Restore(s.History); err != nil {
 		return fmt.Errorf("detector state: damaged: %w", err)
 	}
@@ -442,10 +443,12 @@ func (e *Engine) loadCases(s *snapshot, places []place) error {
 	c.sequence = s.Sequence
 	for _, cs := range s.Cases {
 		k := caseKey{incident.Kind(cs.Kind), cs.Offender, cs.Victim}
-		ic := &incidentCase{key: k, state: caseState(cs.State), findings: map[netip.Prefix]*finding{}, peerRefs: map[peerID]int{},
-			deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
+		ic := &incidentCase{findingSet: newFindingSet(), key: k, state: caseState(cs.State), deadline: cs.Deadline, peak: cs.Peak, most: cs.Most, reported: cs.Reported, quietFrom: cs.QuietFrom, dirty: cs.Dirty}
 		if err := json.Unmarshal(cs.Last, &ic.last); err != nil {
 			return fmt.Errorf("detector state: damaged: incident: %w", err)
+		}
+		if ic.last.Muted != nil && ic.state != ended {
+			c.muteUntil(ingest.TimeOf(ic.last.Muted.Until))
 		}
 		c.cases[k] = ic
 	}
@@ -475,13 +478,13 @@ func (f *finding) save(entry uint32) (findingSnapshot, error) {
 	covering, err := v.covering.MarshalBinary()
 	return findingSnapshot{Entry: entry, Since: f.since, Peers: f.peers, Paths: f.paths, Usual: f.usual,
 		Kind: v.kind, RFC7908: v.rfc7908, Offender: v.offender, Also: v.also, Next: v.next, Victim: v.victim,
-		Expected: v.expected, Observed: v.observed, Covering: covering, RPKI: v.rpki, IRR: v.irr, Ledger: v.ledger}, err
+		Expected: v.expected, Observed: v.observed, Covering: covering, RPKI: v.rpki, IRR: v.irr, Ledger: v.ledger.evidence()}, err
 }
 
 // loadFinding gives a saved finding back to its shard and its case.
 func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 	v := &verdict{kind: s.Kind, rfc7908: s.RFC7908, offender: s.Offender, also: s.Also, next: s.Next, victim: s.Victim,
-		expected: s.Expected, observed: s.Observed, rpki: s.RPKI, irr: s.IRR, ledger: s.Ledger}
+		expected: s.Expected, observed: s.Observed, rpki: s.RPKI, irr: s.IRR, ledger: ledgerOf(s.Ledger)}
 	if err := v.covering.UnmarshalBinary(s.Covering); err != nil {
 		return fmt.Errorf("detector state: damaged: covering prefix: %w", err)
 	}
@@ -493,6 +496,7 @@ func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 	en := at.shard.table.entry(at.id)
 	f := finding{key: v.key(), prefix: en.prefix, since: s.Since, verdict: v, peers: s.Peers,
 		asns: e.peers.countASNs(s.Peers), paths: s.Paths, usual: s.Usual}
+	f.watch(e.known.watched, e.peers)
 	k := f.key
 	if s.Gathered {
 		k = caseKey{incident.ReoriginationLeak, k.offender, 0}

@@ -36,5 +36,5 @@ func (s *shard) tellVerdict(e *entry, v *verdict, rs []route) {
 	}
 	n := s.peers.countASNs(ids)
 	s.onVerdict(Verdict{Time: s.now, Prefix: e.prefix, Kind: v.kind, Offender: v.offender, Victim: v.victim, PeerASNs: n,
-		Agreed: n >= s.need, Evidence: v.ledger})
+		Agreed: n >= s.need, Evidence: v.ledger.evidence()})
 }

@@ -163,7 +163,7 @@ func writeBody(w *bufio.Writer, c *Clock, now ingest.Time, n int, chains iter.Se
 		ch.History.Each(ch.Head, func(p *Pair) bool {
 			q := *p
 			if q.routes > 0 && t > q.at {
-				ch.History.accrue(&q, t)
+				q.accrue(ch.History.clock, t)
 			}
 			b = AppendPair(b, &q)
 			return true

@@ -243,7 +243,7 @@ func (h *History) Count(head *Ref, origin uint32, n int32, now ingest.Time) *Pai
 	if p.routes == 0 && n > 0 {
 		h.back(p, t)
 	} else if t > p.at && (t-p.at >= accrueEvery || p.routes+n == 0) {
-		h.accrue(p, t)
+		p.accrue(h.clock, t)
 	}
 	p.routes += n
 	return p
@@ -265,11 +265,11 @@ func (h *History) back(p *Pair, t uint32) {
 }
 
 // accrue brings the sums of a pair that is present up to t.
-func (h *History) accrue(p *Pair, t uint32) {
-	decay, sum := h.clock.span(t - p.at)
+func (p *Pair) accrue(c *Clock, t uint32) {
+	decay, sum := c.span(t - p.at)
 	p.present = float32(float64(p.present)*decay + sum)
 	p.heard = float32(float64(p.heard)*decay + sum*float64(p.routes))
-	p.fade(h.clock, t)
+	p.fade(c, t)
 	p.at = t
 }
 
@@ -419,17 +419,36 @@ type Facts struct {
 	Upstreams []uint32  `json:"upstreams"`
 }
 
+// Past is what is known of a pair at one moment, of which [Past.Facts] makes sense when somebody asks. 128 bytes.
+type Past struct {
+	pair  Pair
+	clock Clock
+	now   ingest.Time
+	peers int
+	usual bool
+}
+
+// Past keeps what is known of p at the time now, with so many peers at present.
+func (h *History) Past(p *Pair, now ingest.Time, peers int) Past {
+	return Past{*p, *h.clock, now, peers, h.Usual(p, now)}
+}
+
 // Facts returns what is known of p at the time now, with so many peers at present.
 func (h *History) Facts(p *Pair, now ingest.Time, peers int) Facts {
-	q, c := *p, *h.clock
-	c.Advance(now, peers)
+	return h.Past(p, now, peers).Facts()
+}
+
+// Facts is what was known at the time.
+func (p Past) Facts() Facts {
+	q, c, peers := p.pair, p.clock, p.peers
+	c.Advance(p.now, peers)
 	if q.routes > 0 && c.at > q.at {
-		h.accrue(&q, c.at)
+		q.accrue(&c, c.at)
 	} else if c.at > q.at {
 		decay, _ := c.span(c.at - q.at)
 		q.present, q.heard = float32(float64(q.present)*decay), float32(float64(q.heard)*decay)
 	}
-	f := Facts{ASN: q.origin, Usual: h.Usual(p, now), FirstSeen: q.First().Time(), LastSeen: time.Unix(int64(q.at), 0).UTC(),
+	f := Facts{ASN: q.origin, Usual: p.usual, FirstSeen: q.First().Time(), LastSeen: time.Unix(int64(q.at), 0).UTC(),
 		FirstHops: frequent(q.hops[:], q.hopN[:]), Upstreams: frequent(q.ups[:], q.upN[:])}
 	if c.watched > 0 {
 		f.TimeShare = min(1, float64(q.present)/c.watched)

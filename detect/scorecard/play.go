@@ -1,6 +1,7 @@
 package scorecard
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"iter"
@@ -65,7 +66,7 @@ type accusation struct {
 }
 
 // Play gives the routes of a case to a detector and keeps what it says. A case without a RIB is learned from for the
-// configuration's warm-up.
+// configuration's warm-up. Where the case knows no relationships they are inferred from its RIB, as a replay does it.
 func Play(c *Case, cfg detect.Configuration) (*Played, error) {
 	cfg.Shards = 1
 	p := &player{out: &Played{Case: c, Witnessed: make([]Witnessed, len(c.Labels)), Enough: cfg.MinPeers}, alarms: map[string]int{},
@@ -96,6 +97,13 @@ func Play(c *Case, cfg detect.Configuration) (*Played, error) {
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: the table: %w", c.Name, err)
+		}
+		if e.Infers() {
+			inferred, err := e.CopyPaths().Infer(context.Background())
+			if err != nil {
+				return nil, fmt.Errorf("%s: relationships: %w", c.Name, err)
+			}
+			e.Relate(inferred.Relationships)
 		}
 	}
 	for u, err := range c.Updates {

@@ -100,17 +100,34 @@ func (h *history) anycast() *event {
 	return e
 }
 
-// newUpstream is a holder that buys of one provider more. What the provider says of it is a source of its own.
+// seller draws a network that sells transit, those with many customers rather than others: who has most wins most, as in
+// [Generate].
+func (h *history) seller() node {
+	sum := 0
+	for n := range h.g.customers {
+		sum += len(h.g.customers[n])
+	}
+	at := h.rng.IntN(sum)
+	for n := range h.g.customers {
+		if at -= len(h.g.customers[n]); at < 0 {
+			return node(n)
+		}
+	}
+	return 0
+}
+
+// newUpstream is a holder that buys of one provider more, no smaller than itself, which it attests if it attests any. What the provider says of it
+// is a source of its own.
 func (h *history) newUpstream() *event {
 	n, _ := h.holder()
 	if n < 0 {
 		return nil
 	}
-	p, ok := h.stranger(n)
-	if !ok || len(h.g.customers[p]) == 0 || h.isUpstream(n, p) {
+	p := h.seller()
+	if h.related(p, n) || h.isBusy(p) || h.isUpstream(n, p) || len(h.g.customers[p]) < len(h.g.customers[n]) {
 		return nil
 	}
-	e := &event{label: fine("new_upstream"), concerns: []node{n, p}}
+	e := &event{label: fine("new_upstream"), concerns: []node{n, p}, provides: [][2]node{{p, n}}}
 	e.shows = func(r *route) bool { return crosses(r.path, h.g.asns[p], h.g.asns[n]) }
 	for _, b := range h.blocksOf[n] {
 		if d, ok := h.announced(b.prefix); ok {
@@ -141,7 +158,7 @@ func (h *history) isUpstream(n, p node) bool {
 }
 
 // scrubbing is a holder under attack that has a scrubbing service announce its prefix: as its own, with a ROA, or as the
-// holder's.
+// holder's, which attests it as a provider if it attests any.
 func (h *history) scrubbing() *event {
 	n, b, d := h.usually()
 	if d == nil {
@@ -162,7 +179,7 @@ func (h *history) scrubbing() *event {
 		e.roas = nil
 	}
 	if h.rng.IntN(2) == 0 {
-		e.roas = nil
+		e.roas, e.provides = nil, [][2]node{{a, n}}
 		e.changes[0].said = announcement{{at: a, path: append(h.asn(a), h.g.asns[n]), invalid: d.usual[0].invalid}}
 	}
 	return e

@@ -18,6 +18,7 @@ type event struct {
 	changes  []change
 	shows    func(*route) bool // of a route of the changed prefixes: that it is part of the event; nil: any that is new
 	roas     []attestation     // made long before
+	provides [][2]node         // provider and customer that become so; the customer has it attested long before
 	times    int               // it happens this often in a row; 0 is 1
 	do       func(lasts time.Duration)
 }
@@ -76,6 +77,9 @@ func (h *history) happen(kind string, lasts time.Duration) {
 		}
 		for _, a := range e.roas {
 			a.block.roas = append(a.block.roas, a.roa)
+		}
+		for _, p := range e.provides {
+			h.attestedToo[p[1]] = append(h.attestedToo[p[1]], p[0])
 		}
 		rounds := max(e.times, 1)
 		for _, n := range e.concerns {
@@ -164,10 +168,13 @@ func (h *history) holder() (node, *block) {
 // stranger draws an AS that nothing happens to and that has to do with nobody like n.
 func (h *history) stranger(n node) (node, bool) {
 	a := node(h.rng.IntN(len(h.g.asns)))
-	related := a == n || h.g.relation(a, n) != 0 || slices.ContainsFunc(h.siblings, func(p [2]node) bool {
+	return a, !h.related(a, n) && !h.isBusy(a)
+}
+
+func (h *history) related(a, n node) bool {
+	return a == n || h.g.relation(a, n) != 0 || slices.ContainsFunc(h.siblings, func(p [2]node) bool {
 		return p == [2]node{a, n} || p == [2]node{n, a}
 	})
-	return a, !related && !h.isBusy(a)
 }
 
 func (h *history) asn(n node) []uint32 { return []uint32{h.g.asns[n]} }
@@ -197,7 +204,8 @@ func (h *history) specific(b *block) (netip.Prefix, bool) {
 	return p, !known
 }
 
-// attack draws a holder and a stranger, of whom path is what the stranger says.
+// attack draws a holder and a stranger, of whom path is what the stranger says. Who forges says in one of three cases that he
+// has the route of a real provider of the holder.
 func (h *history) attack(kind incident.Kind, ofPart, forges bool) *event {
 	n, b := h.holder()
 	if n < 0 {
@@ -209,6 +217,13 @@ func (h *history) attack(kind incident.Kind, ofPart, forges bool) *event {
 	}
 	path := h.asn(a)
 	if forges {
+		if providers := h.g.providers[n]; len(providers) > 0 && h.rng.IntN(3) == 0 {
+			p := providers[h.rng.IntN(len(providers))]
+			if h.related(a, p) {
+				return nil
+			}
+			path = append(path, h.g.asns[p])
+		}
 		path = append(path, h.g.asns[n])
 	}
 	e := &event{label: &scorecard.Label{Kind: kind, Offenders: h.asn(a), Victims: h.asn(n)}, concerns: []node{n, a}}

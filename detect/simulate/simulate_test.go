@@ -172,7 +172,11 @@ func offends(g *graph, l *scorecard.Label, path []uint32) bool {
 		return origin == offender
 	case incident.ForgedPath, incident.ForgedPathSubprefix:
 		i := slices.Index(path, offender)
-		return i >= 0 && i == len(path)-2 && origin == l.Victims[0] && g.relation(g.index[offender], g.index[origin]) == 0
+		if i < 0 || origin != l.Victims[0] || g.relation(g.index[offender], g.index[path[i+1]]) != 0 {
+			return false
+		}
+		// Behind the forger stands the victim, or one of its providers before it.
+		return i == len(path)-2 || i == len(path)-3 && g.relation(g.index[path[i+1]], g.index[origin]) == topology.Provider
 	case incident.RouteLeak:
 		from, by, to, valley := firstValley(g, path)
 		// RFC 7908 §3.1 to §3.4: how those stand to the leaker of whom it has the route, and to whom it passes it on.

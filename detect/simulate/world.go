@@ -90,6 +90,7 @@ type world struct {
 	destinations []*destination
 	byPrefix     map[netip.Prefix]int
 	siblings     [][2]node
+	attestedToo  map[node][]node // providers to come, by customer
 
 	vantages []vantage
 	sessions []ingest.Peer
@@ -97,7 +98,8 @@ type world struct {
 }
 
 func newWorld(c Configuration) (*world, error) {
-	w := &world{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x776f726c64)), rels: c.Relationships, blocksOf: map[node][]*block{}, byPrefix: map[netip.Prefix]int{}}
+	w := &world{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x776f726c64)), rels: c.Relationships, blocksOf: map[node][]*block{}, byPrefix: map[netip.Prefix]int{},
+		attestedToo: map[node][]node{}}
 	if w.rels == nil {
 		w.rels = Generate(c.Seed, c.ASes)
 	}
@@ -330,7 +332,7 @@ func (w *world) attested() *rpki.Set {
 	for n, asn := range w.g.asns {
 		if providers := w.g.providers[n]; len(providers) > 0 && chosen(w.c.ASPA, w.c.Seed, 0x61737061, uint64(asn)) {
 			var asns []uint32
-			for _, p := range providers {
+			for _, p := range slices.Concat(providers, w.attestedToo[node(n)]) {
 				asns = append(asns, w.g.asns[p])
 			}
 			d.ASPAs.Add(asn, asns)

@@ -73,6 +73,7 @@ type Relationships struct {
 	facts      []uint8 // by neighbour: relation, and the basis above it
 	v4, v6     []uint8 // by neighbour: confidence in 255ths
 	sources    [basisCount]string
+	mean       float64 // see MeanCustomers
 }
 
 const basisShift = 4
@@ -162,6 +163,13 @@ func (b *Builder) Build() *Relationships {
 	for i, l := range links {
 		put(places[i][0], l.b, l)
 	}
+	sold, sellers := 0, 0
+	for _, asn := range r.asns {
+		if n := r.Customers(asn); n > 0 {
+			sold, sellers = sold+n, sellers+1
+		}
+	}
+	r.mean = float64(sold) / float64(max(1, sellers))
 	return r
 }
 
@@ -270,6 +278,20 @@ func (r *Relationships) Customers(asn uint32) int {
 	return n
 }
 
+// MeanCustomers is how many customers those have on average who have any. 0 where nobody has.
+func (r *Relationships) MeanCustomers() float64 {
+	if r == nil {
+		return 0
+	}
+	return r.mean
+}
+
+// Degree returns how many neighbours asn has.
+func (r *Relationships) Degree(asn uint32) int {
+	from, to := r.row(asn)
+	return int(to - from)
+}
+
 // Cone returns asn's customer cone, sorted: itself, its customers, theirs and so on. It looks at every
 // AS once, whatever the links say.
 func (r *Relationships) Cone(asn uint32) []uint32 {
@@ -300,6 +322,14 @@ func (r *Relationships) Source(basis Basis) string {
 		return ""
 	}
 	return r.sources[basis]
+}
+
+// Main names the source of what is known of most links: what was published or, without that, inferred.
+func (r *Relationships) Main() string {
+	if s := r.Source(Published); s != "" {
+		return s
+	}
+	return r.Source(Inferred)
 }
 
 // maxLinks bounds a file: twenty times the links of the Internet of 2026 that anybody has published.

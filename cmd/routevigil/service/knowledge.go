@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
@@ -61,16 +62,18 @@ type keeper struct {
 	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
 
-// newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
-// what is on the web, and for what is kept of the past. Close must be called, also after an error.
-func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
+// newKeeper reads what is on this machine; the error joins what is wrong with each file. Copies of what is on the web,
+// and what is kept of the past, are in a folder of the store. Close must be called, also after an error.
+func newKeeper(c config.Config, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
+	f, folder := c.Knowledge, knowledgeFolder(c.Store.Directory)
 	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors, folder: folder,
 		mirrored: make([]*irr.Database, len(f.IRR.Mirrors))}
 	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
 		k.openJournal(filepath.Join(folder, "rpki"))
 	}
 	k.openPast(filepath.Join(folder, pastName), f.Past)
-	k.recordSettings(f, c)
+	k.recordSettings(c)
+	k.current.Watches = c.Watches
 	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
 	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
 	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
@@ -188,6 +191,8 @@ func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgen
 	}
 	return k, errors.Join(errs...)
 }
+
+func knowledgeFolder(store string) string { return filepath.Join(store, "knowledge") }
 
 func mirrorName(c mirror.Configuration) string { return "irr-" + strings.ToLower(c.Source) }
 

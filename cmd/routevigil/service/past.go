@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/api"
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/irr"
@@ -42,6 +43,7 @@ type pastSettings struct {
 	Declared []detect.Declaration
 	Sources  []string // registries, in the order of trust
 	Mirrors  []string // names of sources, in the order of the configuration
+	Watches  detect.WatchList
 	Detect   detect.Configuration
 }
 
@@ -60,9 +62,9 @@ func (k *keeper) openPast(folder string, c past.Configuration) {
 	}
 }
 
-func (k *keeper) recordSettings(f detect.KnowledgeFiles, c detect.Configuration) {
-	s := pastSettings{Declared: f.Declared, Sources: f.IRR.Sources, Detect: c}
-	for _, m := range f.IRR.Mirrors {
+func (k *keeper) recordSettings(c config.Config) {
+	s := pastSettings{Declared: c.Knowledge.Declared, Sources: c.Knowledge.IRR.Sources, Watches: c.Watches, Detect: c.Detect}
+	for _, m := range c.Knowledge.IRR.Mirrors {
 		s.Mirrors = append(s.Mirrors, mirrorName(m))
 	}
 	text, err := json.Marshal(s)
@@ -135,7 +137,7 @@ func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC
 // moment the engine is learning, and gives no verdict. The error is [past.ErrUnknown] where nothing at all is known.
 func EngineAt(ctx context.Context, directory string, at time.Time) (*detect.Engine, Basis, error) {
 	b := Basis{At: at.UTC(), Sources: []past.Source{}, Gaps: []string{}}
-	folder := filepath.Join(directory, "knowledge")
+	folder := knowledgeFolder(directory)
 	vrps, since, unknown := journal.At(filepath.Join(folder, "rpki"), at)
 	switch {
 	case errors.Is(unknown, journal.ErrUnknown):
@@ -245,7 +247,7 @@ func (a *archivist) readSettings() error {
 			return fmt.Errorf("the configuration of then: %w", err)
 		}
 	} else {
-		a.basis.gap("How the service was configured then is not known: knowledge.declared, knowledge.irr.sources and detect are at their defaults.")
+		a.basis.gap("How the service was configured then is not known: knowledge.declared, knowledge.irr.sources, watches and detect are at their defaults.")
 	}
 	return nil
 }
@@ -255,6 +257,7 @@ func (a *archivist) knowledge(ctx context.Context) (k detect.Knowledge, err erro
 	if err := a.readSettings(); err != nil {
 		return k, err
 	}
+	k.Watches = a.settings.Watches
 	if k.Declared, err = (detect.KnowledgeFiles{Declared: a.settings.Declared}).DeclaredRelationships(); err != nil {
 		return k, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"github.com/routevigil/routevigil/detect/irr/nrtm/nrtmtest"
 	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
+	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
 
@@ -89,6 +91,33 @@ func (r *running) now(t *testing.T) (time.Time, string) {
 	return a.at, a.text
 }
 
+// everythingIsKept fails where there is something in use that would be missing later.
+func everythingIsKept(t *testing.T, k *keeper, directory string, at time.Time) {
+	t.Helper()
+	m, err := past.At(filepath.Join(knowledgeFolder(directory), pastName), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := archivist{Moment: m, basis: &Basis{}}
+	later, err := a.knowledge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if later.VRPs, _, err = journal.At(filepath.Join(knowledgeFolder(directory), "rpki"), at); err != nil {
+		t.Fatal(err)
+	}
+	now, then := reflect.ValueOf(k.knowledge()), reflect.ValueOf(later)
+	for _, f := range reflect.VisibleFields(now.Type()) {
+		switch {
+		case !f.IsExported() || f.Name == "WatchSets": // which a service does not have
+		case now.FieldByIndex(f.Index).IsZero():
+			t.Errorf("%s is not in use in this test", f.Name)
+		case then.FieldByIndex(f.Index).IsZero():
+			t.Errorf("%s is in use and not kept", f.Name)
+		}
+	}
+}
+
 // What a service answered at three moments, between which everything changes that it compares with, is what is answered of
 // these moments later, beside the service that goes on.
 func TestExplainThePast(t *testing.T) {
@@ -126,7 +155,7 @@ func TestExplainThePast(t *testing.T) {
 	vrps(victim(0))
 	replaceFile(t, c.Knowledge.Relationships, "%d|%d|-1\n", transits[0], victim(1).asn)
 	organisation(victim(2).asn)
-	replaceFile(t, c.Knowledge.PeeringDB, `{"net":{"data":[{"id":1,"asn":%d,"org_id":5}]}}`, victim(2).asn)
+	replaceFile(t, c.Knowledge.PeeringDB, `{"net":{"data":[{"id":1,"asn":%d,"org_id":5},{"id":2,"asn":64999,"org_id":6,"info_type":"Route Server"}]}}`, victim(2).asn)
 	route("irr-1.db", victim(1), "RADB")
 	route("irr-2.db", victim(2), "RIPE")
 	delegated("delegated-1", victim(1), "one")
@@ -178,6 +207,8 @@ func TestExplainThePast(t *testing.T) {
 	stopped := time.Now()
 	c.Knowledge.Declared = []detect.Declaration{{AS: transits[1], CustomerOf: []uint32{victim(7).asn}}}
 	c.Knowledge.Organisations = ""
+	c.Watches = detect.WatchList{{Name: "mine", Prefixes: []netip.Prefix{victim(0).prefix}, Origins: []uint32{attacker(0).asn}, ASSets: []string{"AS-MINE"},
+		Planned: []detect.Plan{{Until: time.Now().Add(time.Hour), Reason: "moving", Prefixes: []netip.Prefix{victim(1).prefix}}}}}
 	delegated("delegated-2", victim(3), "three")
 	registry.Trusted(func() { s = start(t, c) })
 	s.whenReady(f)
@@ -192,8 +223,10 @@ func TestExplainThePast(t *testing.T) {
 		}
 		return ""
 	})
+	until(0, "watched", func(x detect.Explanation) bool { return len(x.Watches) == 1 })
 	take()
 
+	everythingIsKept(t, s.service.keeper, c.Store.Directory, moments[2])
 	for i := range said {
 		for j := range i {
 			if said[i] == said[j] {

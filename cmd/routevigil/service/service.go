@@ -73,7 +73,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			s.store.Close()
 		}
 	}()
-	s.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
+	s.keeper, err = newKeeper(c, "routevigil/"+version, log.With("component", "knowledge"), registry)
 	defer func() {
 		if err != nil {
 			s.keeper.close()
