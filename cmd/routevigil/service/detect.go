@@ -55,10 +55,13 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 	if x.vrps, err = newLiveVRPs(c.Knowledge, log.With("component", "rtr"), x.registry); err != nil {
 		return nil, err
 	}
-	x.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), x.registry)
+	x.keeper, err = newKeeper(c, "routevigil/"+version, log.With("component", "knowledge"), x.registry)
 	if err != nil {
 		x.keeper.close()
 		return nil, err
+	}
+	if x.vrps != nil {
+		x.vrps.heldBack = x.keeper.heldBack
 	}
 	x.registry.MustRegister(newSourceCollector(x.keeper.statuses),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "routevigil_detect_in_charge", Help: "1 where this detector is the one in charge, else 0."},
@@ -70,7 +73,7 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 			}))
 	p := &pipeline{log: log.With("component", "detect"), metrics: newPipelineMetrics(x.registry), every: c.Kafka.Checkpoint,
 		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
-		questions: make(chan func(*detect.Engine)), inferrer: newInferrer(inferEvery, log.With("component", "detect"))}
+		questions: make(chan func(*detect.Engine)), inferrer: newInferrer(inferEvery, log.With("component", "detect")), past: x.keeper.past}
 	p.newEngine = func() *detect.Engine { return detect.New(c.Detect, x.keeper.knowledge(), p.collect) }
 	p.engine = p.newEngine()
 	p.publishStatus(true)
@@ -129,6 +132,7 @@ func (x *Detector) Run(ctx context.Context) error {
 	fail(nil)
 	background.wait()
 	x.pipeline.inferrer.work.Wait()
+	x.pipeline.waitKept()
 	return err
 }
 
@@ -373,6 +377,7 @@ func (x *Detector) saveState(ctx context.Context, l *kafkabus.Log, after uint64)
 		return fmt.Errorf("saving the detector's state: %w", err)
 	}
 	x.pipeline.metrics.checkpoints.Inc()
+	x.pipeline.keepState(state)
 	return nil
 }
 

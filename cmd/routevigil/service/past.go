@@ -105,6 +105,12 @@ func (p *pipeline) keepState(state []byte) {
 	}()
 }
 
+// waitKept waits until the state that is being kept is.
+func (p *pipeline) waitKept() {
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
+}
+
 // Basis says what an answer about the past rests on.
 type Basis struct {
 	At            time.Time     `json:"at"`

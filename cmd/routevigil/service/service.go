@@ -130,8 +130,7 @@ func (s *Service) Addr() net.Addr { return s.server.Addr() }
 
 // Close closes the store. Run must have returned.
 func (s *Service) Close() error {
-	s.pipeline.keeping.Lock() // what is being kept of the past is
-	defer s.pipeline.keeping.Unlock()
+	s.pipeline.waitKept()
 	s.keeper.close()
 	return s.store.Close()
 }

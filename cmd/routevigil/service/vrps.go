@@ -42,7 +42,7 @@ func newLiveVRPs(k detect.KnowledgeFiles, log *slog.Logger, registry prometheus.
 	if err != nil {
 		return nil, err
 	}
-	l := &liveVRPs{log: log, newest: make(chan *rpki.Set, 1)}
+	l := &liveVRPs{log: log, newest: make(chan *rpki.Set, 1), heldBack: func(string, error) {}}
 	l.client = rtr.New(caches, l.publish, log)
 	registry.MustRegister(newRTRCollector(l))
 	return l, nil
