@@ -72,7 +72,7 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 				return 0
 			}))
 	p := &pipeline{log: log.With("component", "detect"), metrics: newPipelineMetrics(x.registry), every: c.Kafka.Checkpoint,
-		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
+		history:   historyFile{path: filepath.Join(c.Store.Directory, HistoryName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)), inferrer: newInferrer(inferEvery, log.With("component", "detect")), past: x.keeper.past}
 	p.newEngine = func() *detect.Engine { return detect.New(c.Detect, x.keeper.knowledge(), p.collect) }
 	p.engine = p.newEngine()
@@ -219,8 +219,13 @@ func (x *Detector) follow(ctx context.Context, l *kafkabus.Log) error {
 			clear(p.events) // what came of the steps before is told by whoever is in charge
 			p.events = p.events[:0]
 		case !x.leading.Load():
-			if err := x.takeCharge(ctx); err != nil {
-				return err
+			for err := x.takeCharge(ctx); err != nil; err = x.takeCharge(ctx) {
+				x.log.Warn("what is told of incidents already cannot be read; it is tried again", "error", err)
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(time.Second):
+				}
 			}
 		}
 		x.leading.Store(s.Leading)
@@ -368,6 +373,7 @@ func (x *Detector) saveState(ctx context.Context, l *kafkabus.Log, after uint64)
 	if err != nil {
 		return err
 	}
+	x.pipeline.keepState(state)
 	header, err := json.Marshal(stateHeader{l.Position(), after})
 	if err != nil {
 		return err
@@ -377,7 +383,6 @@ func (x *Detector) saveState(ctx context.Context, l *kafkabus.Log, after uint64)
 		return fmt.Errorf("saving the detector's state: %w", err)
 	}
 	x.pipeline.metrics.checkpoints.Inc()
-	x.pipeline.keepState(state)
 	return nil
 }
 
