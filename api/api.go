@@ -30,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/rpki/journal"
@@ -129,6 +130,10 @@ type Dependencies struct {
 	// RPKI: optional: the VRPs and ASPAs in use at a time, now where it is zero, and since when; [journal.ErrUnknown]
 	// where nothing was recorded of that time. Without it /api/v1/validate answers 503.
 	RPKI func(ctx context.Context, at time.Time) (*rpki.Set, time.Time, error)
+	// Registries: optional: what the routing registries said at a moment, or say now if it is zero, at least of what covers
+	// the prefix, and what of that is not known, in sentences. The error is [past.ErrUnknown] for a moment of which nothing
+	// is known, and [ErrBusy] while another such question is answered. Without it nothing is said of them.
+	Registries func(context.Context, netip.Prefix, time.Time) (*irr.Database, []string, error)
 	// RPKIChanges: optional: how that has changed, and where the next page begins, as [journal.Journal.Changes]. Without it
 	// /api/v1/rpki/changes answers 503.
 	RPKIChanges func(context.Context, journal.Query) ([]journal.Change, journal.Position, error)

@@ -25,7 +25,8 @@ type rpkiChangesInput struct {
 type RPKIChange struct {
 	Time   time.Time    `json:"time" doc:"Since when it counts here."`
 	What   string       `json:"what" doc:"What changed. all is the whole of VRPs and ASPAs: removed says that there was no data any more that could be used, added that there was again."`
-	Change string       `json:"change" doc:"How; changed is of an ASPA whose providers are others now."`
+	Change string       `json:"change" doc:"How; changed is of an ASPA whose providers are others now, held_back of a whole set from source that lost so much that it was not put to use, by which nothing changed."`
+	Reason string       `json:"reason,omitempty" doc:"Why it was held back."`
 	VRP    *rpki.VRP    `json:"vrp,omitempty"`
 	ASPA   *ASPAChanged `json:"aspa,omitempty"`
 	Source string       `json:"source,omitempty" doc:"Where the data came from that is in use since."`
@@ -69,7 +70,7 @@ func (s *Server) listRPKIChanges(ctx context.Context, in *rpkiChangesInput) (pag
 }
 
 func changeOf(c journal.Change) RPKIChange {
-	out := RPKIChange{Time: c.At, What: changeOfAll, Change: "added", VRP: c.VRP, Source: c.Source}
+	out := RPKIChange{Time: c.At, What: changeOfAll, Change: "added", Reason: c.Held, VRP: c.VRP, Source: c.Source}
 	removed := c.Removed
 	switch a := c.ASPA; {
 	case c.VRP != nil:
@@ -82,8 +83,11 @@ func changeOf(c journal.Change) RPKIChange {
 			out.Change = "changed"
 		}
 	}
-	if removed {
+	switch {
+	case removed:
 		out.Change = "removed"
+	case c.Held != "":
+		out.Change = "held_back"
 	}
 	return out
 }

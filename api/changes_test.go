@@ -34,10 +34,18 @@ func TestRPKIChanges(t *testing.T) {
 		if err := j.Record(t0.Add(time.Duration(i)*time.Hour), s); err != nil {
 			t.Fatal(err)
 		}
+		if i == 1 {
+			if err := j.Hold(t0.Add(90*time.Minute), "file", "it lost too much"); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	s := start(t, func(_ *Configuration, d *Dependencies) { d.RPKIChanges = j.Changes })
 	line := func(c RPKIChange) string {
 		l := fmt.Sprintf("+%v %s %s %s", c.Time.Sub(t0).Hours(), c.What, c.Change, c.Source)
+		if c.Reason != "" {
+			l += " " + c.Reason
+		}
 		if c.VRP != nil {
 			l += fmt.Sprintf(" %s AS%d %s", c.VRP.Prefix, c.VRP.ASN, c.VRP.TA)
 		}
@@ -59,18 +67,19 @@ func TestRPKIChanges(t *testing.T) {
 		}
 	}
 	back, gone := "+3 all added cache", "+2 all removed "
+	held := "+1.5 all held_back file it lost too much"
 	added, removed := "+1 vrp added file 208.65.153.0/24 AS17557 ripe", "+3 vrp removed cache 208.65.153.0/24 AS17557 ripe"
 	late := "+3 vrp added cache 2001:db8::/32 AS64500 ripe"
 	more, none, tier1 := "+1 aspa changed file 64500 [64501] [64501 64502]", "+3 aspa removed cache 64500 [64501 64502] []", "+3 aspa added cache 64501 [] [0]"
 	for query, want := range map[string][]string{
-		"":                       {tier1, none, late, removed, back, gone, more, added},
-		"limit=3":                {tier1, none, late, removed, back, gone, more, added},
-		"prefix=208.65.152.0/23": {removed, back, gone, added},
-		"prefix=208.65.153.7":    {removed, back, gone, added},
-		"asn=64500":              {none, late, back, gone, more},
-		"asn=AS64502":            {none, back, gone, more},
-		"asn=17557&limit=1":      {removed, back, gone, added},
-		"to=" + t0.Add(2*time.Hour).Format(time.RFC3339):   {more, added},
+		"":                       {tier1, none, late, removed, back, gone, held, more, added},
+		"limit=3":                {tier1, none, late, removed, back, gone, held, more, added},
+		"prefix=208.65.152.0/23": {removed, back, gone, held, added},
+		"prefix=208.65.153.7":    {removed, back, gone, held, added},
+		"asn=64500":              {none, late, back, gone, held, more},
+		"asn=AS64502":            {none, back, gone, held, more},
+		"asn=17557&limit=1":      {removed, back, gone, held, added},
+		"to=" + t0.Add(2*time.Hour).Format(time.RFC3339):   {held, more, added},
 		"from=" + t0.Add(4*time.Hour).Format(time.RFC3339): nil,
 	} {
 		if diff := cmp.Diff(want, lines(query)); diff != "" {

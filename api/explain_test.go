@@ -36,6 +36,7 @@ func TestExplain(t *testing.T) {
 		status int
 		text   string
 	}{
+		"prefix=208.65.153.0/24&as_path=1&at=2008-01-01T00:00:00Z": {http.StatusNotImplemented, "run routevigil explain --at 2008-01-01T00:00:00Z"},
 		"as_path=1":                                                    {http.StatusBadRequest, "query.prefix"},
 		"prefix=208.65.153.0/24":                                       {http.StatusBadRequest, "query.as_path"},
 		"prefix=208.65.153.0/24&as_path=":                              {http.StatusBadRequest, "query.as_path"},

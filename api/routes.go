@@ -90,12 +90,12 @@ func (s *Server) register() {
 	get(s, "/api/v1/explain", "explain-route", "The verdict upon a route with its whole ledger, also when nothing is wrong",
 		"As if several peers had just announced it to the running detector, which it leaves as it was: why there is an incident, or why there is none. "+
 			"While the detector learns what is normal there is no verdict, and explanation says so.", s.explain)
-	get(s, "/api/v1/validate", "validate-route", "What the RPKI says of a route, now or at a past moment",
+	get(s, "/api/v1/validate", "validate-route", "What the RPKI and, with irr=true, the routing registries say of a route, now or at a past moment",
 		"Route origin validation (RFC 6811) of a prefix and an origin or, with as_path, of the path's origin, and then also the path itself by ASPA. "+
 			"What was in use is recorded whenever it changes: at answers with what this service knew then.", s.validate)
 	get(s, "/api/v1/rpki/changes", "list-rpki-changes", "How the RPKI has changed", "What was added to and removed from the VRPs and ASPAs in use, local exceptions included; the newest first. "+
-		"Data that is held back, as when a trust anchor loses suspiciously much, is not in use: its changes are told with the time at which it is believed after all; "+
-		"until then /api/v1/sources says that it is held back. "+
+		"Data that is held back, as when a trust anchor loses suspiciously much, is not in use: that it was is told (held_back), and its changes with the time at which it is believed after all; "+
+		"until then /api/v1/sources says so. "+
 		"A page can hold fewer than limit, or nothing, and still have a next one: it reads a part of the record and no more.", s.listRPKIChanges)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
@@ -535,7 +535,7 @@ func describe(r huma.Registry) {
 	}
 	enum("Incident", "kind", anys(incident.Kinds)...)
 	enum("RPKIChange", "what", changeOfVRP, changeOfASPA, changeOfAll)
-	enum("RPKIChange", "change", "added", "removed", "changed")
+	enum("RPKIChange", "change", "added", "removed", "changed", "held_back")
 	enum("Explanation", "kind", append(anys(incident.Kinds), nil)...)
 	enum("Incident", "severity", anys(incident.Severities)...)
 	enum("Incident", "status", incident.Open, incident.Ended)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
@@ -18,6 +19,7 @@ type validateInput struct {
 	Origin asnParam    `query:"origin" doc:"The AS that originates it; not with as_path."`
 	ASPath string      `query:"as_path" maxLength:"4000" doc:"The AS path as a collector has it, the origin last, separated by spaces; {1,2} is an AS_SET." example:"3333 3491 17557"`
 	At     timeParam   `query:"at" doc:"The moment that the answer is for (RFC 3339); now if absent."`
+	IRR    bool        `query:"irr" doc:"Also what the routing registries say of the origin. With at this reads the copies that are kept of them, which takes as long as they are large, and is done for one request at a time."`
 }
 
 // Validation is what the RPKI says of a route.
@@ -26,6 +28,8 @@ type Validation struct {
 	Origin *uint32      `json:"origin_asn" doc:"null where the path has none (RFC 6811)."`
 	ROV    detect.ROV   `json:"rov"`
 	ASPA   *detect.ASPA `json:"aspa,omitempty" doc:"Of the path; absent without as_path."`
+	IRR    *detect.IRR  `json:"irr,omitempty" doc:"What the routing registries say of the origin; absent without irr=true."`
+	Gaps   []string     `json:"gaps,omitempty" doc:"What is not known of what the registries said at that moment, in sentences."`
 	At     time.Time    `json:"at" doc:"The moment that the answer is for."`
 	Since  time.Time    `json:"since,omitzero" doc:"Since when the data of this answer was in use."`
 	Source string       `json:"source,omitempty" doc:"Where that data came from."`
@@ -77,5 +81,30 @@ func (s *Server) validate(ctx context.Context, in *validateInput) (Validation, e
 		a := detect.ASPAOf(set, path)
 		v.ASPA = &a
 	}
-	return v, nil
+	if in.IRR {
+		err = s.registered(ctx, &v, in.At.value, origin)
+	}
+	return v, err
+}
+
+// ErrBusy is that as much is under way already as may be.
+var ErrBusy = errors.New("another question of this kind is being answered")
+
+// registered adds what the routing registries say.
+func (s *Server) registered(ctx context.Context, v *Validation, at time.Time, origin uint32) error {
+	if s.dependencies.Registries == nil {
+		return problemf(http.StatusServiceUnavailable, "This process knows nothing of the routing registries; ask the one that detects.")
+	}
+	db, gaps, err := s.dependencies.Registries(ctx, v.Prefix, at)
+	switch {
+	case errors.Is(err, ErrBusy):
+		return problemf(http.StatusServiceUnavailable, "What registries said in the past is being looked up for another request, and for one at a time; try again later.")
+	case errors.Is(err, past.ErrUnknown):
+		return problemf(http.StatusNotFound, "What the routing registries said at %s was not recorded here, or is no longer kept.", at.UTC().Format(time.RFC3339))
+	case err != nil:
+		return err
+	}
+	a := detect.IRROf(db, v.Prefix, origin)
+	v.IRR, v.Gaps = &a, gaps
+	return nil
 }

@@ -3,11 +3,14 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/rpki/journal"
 )
@@ -34,7 +37,37 @@ func TestValidate(t *testing.T) {
 			}
 			return before, t0.Add(-time.Hour), nil
 		}
+		d.Registries = func(_ context.Context, p netip.Prefix, at time.Time) (*irr.Database, []string, error) {
+			switch {
+			case at.IsZero():
+				b := irr.NewBuilder(nil)
+				err := b.Read(strings.NewReader("route: 208.65.152.0/22\norigin: AS36561\nsource: RADB\n"), "test")
+				return b.Build(), nil, err
+			case at.Equal(t0.Add(time.Minute)):
+				return nil, nil, ErrBusy
+			case at.Equal(t0.Add(time.Hour)):
+				return nil, nil, past.ErrUnknown
+			}
+			return nil, []string{"it was not kept"}, nil
+		}
 	})
+	for query, want := range map[string]string{
+		"origin=36561&irr=true":                         "registered []",
+		"origin=17557&irr=true":                         "contradicted []",
+		"origin=36561&irr=true&at=2008-02-24T18:00:00Z": "unavailable [it was not kept]",
+		"as_path=3333+3549+36561&irr=true":              "registered []",
+		"origin=36561&irr=false":                        "nothing []",
+		"as_path=3333+%7B1,2%7D&irr=true":               "contradicted []",
+	} {
+		v := get200[Validation](s, "/api/v1/validate?prefix=208.65.153.0/24&"+query)
+		got := "nothing"
+		if v.IRR != nil {
+			got = v.IRR.State
+		}
+		if got = fmt.Sprint(got, " ", v.Gaps); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
 	for _, tt := range []struct {
 		query, state, reason, source, upstream string
 	}{
@@ -53,7 +86,9 @@ func TestValidate(t *testing.T) {
 	}
 	for query, want := range map[string]string{
 		"prefix=208.65.153.0/24": "give origin or as_path",
-		"origin=1":               "query.prefix",
+		"prefix=208.65.153.0/24&origin=1&irr=true&at=" + t0.Add(time.Minute).Format(time.RFC3339): "for one at a time",
+		"prefix=208.65.153.0/24&origin=1&irr=true&at=" + t0.Add(time.Hour).Format(time.RFC3339):   "What the routing registries said at",
+		"origin=1": "query.prefix",
 		"prefix=208.65.153.0/24&origin=1&as_path=1":                     "give one of the two",
 		"prefix=208.65.153.0/24&as_path=x":                              "query.as_path",
 		"prefix=208.65.153.0/24&origin=1&at=2999-01-01T00:00:00Z":       "nobody knows the future",

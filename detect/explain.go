@@ -58,6 +58,12 @@ type IRR struct {
 	Against []irr.Route `json:"against"` // the holder's own, where they say something else
 }
 
+// IRROf asks a database of an origin, 0 where there is none.
+func IRROf(d *irr.Database, p netip.Prefix, origin uint32) IRR {
+	a := d.Check(p, origin)
+	return IRR{a.State.String(), a.Exact, append([]irr.Route{}, a.Routes...), append([]irr.Route{}, a.Against...)}
+}
+
 // ASPA is what the providers' attestations say of the path, by draft-ietf-sidrops-aspa-verification:
 // as a receiver would judge it that had it from a customer or a peer, and one that had it from a provider.
 type ASPA struct {
@@ -255,8 +261,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	origin, hasOrigin := path.Origin()
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROVOf(s.know.VRPs, p, origin, hasOrigin), ASPA: ASPAOf(s.know.VRPs, path),
 		Relationships: []PathLink{}, Classes: []ASClass{}, History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
-	registered := s.know.IRR.Check(p, origin)
-	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
+	x.IRR = IRROf(s.know.IRR, p, origin)
 	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}

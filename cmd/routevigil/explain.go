@@ -88,7 +88,7 @@ func (c ExplainCmd) past(g *Globals, prefix netip.Prefix, path bgp.ASPath) error
 	if err != nil {
 		return err
 	}
-	engine, basis, err := service.EngineAt(cfg.Store.Directory, c.At.Time)
+	engine, basis, err := service.EngineAt(g.Context, cfg.Store.Directory, c.At.Time)
 	if err != nil {
 		return fmt.Errorf("what the service in %s knew at %s: %w", cfg.Store.Directory, c.At.UTC().Format(time.RFC3339), err)
 	}
@@ -118,6 +118,9 @@ func printBasis(g *Globals, b *service.Basis) error {
 	for _, s := range b.Sources {
 		if s.Missing == "" {
 			fmt.Fprintf(&out, "  %s: %s, in use since %s\n", s.Name, s.Location, s.Since.Format(layout))
+		}
+		if s.Held != "" {
+			fmt.Fprintf(&out, "  %s: what came at %s was held back: %s\n", s.Name, s.HeldSince.Format(layout), s.Held)
 		}
 	}
 	for _, gap := range b.Gaps {

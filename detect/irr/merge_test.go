@@ -1,9 +1,14 @@
 package irr
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // Of a registry that is mirrored nothing of the dumps counts, be it the better copy or not; the order of trust holds for both.
@@ -108,5 +113,65 @@ func TestAppendKey(t *testing.T) {
 		if key, ok := AppendKey(nil, object(t, text)); ok {
 			t.Errorf("%q has the key %q", text, key)
 		}
+	}
+}
+
+// A Builder that takes only what covers a prefix answers for that as one that takes all, also where a registry is mirrored
+// of which nothing covers it.
+func TestCovering(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	sources := []string{"RIPE", "RADB", "ARIN", "NTTCOM"}
+	prefix := func() netip.Prefix {
+		if r.IntN(3) == 0 {
+			return netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, byte(r.IntN(4)), byte(r.IntN(4))}), 24+r.IntN(17)).Masked()
+		}
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(r.IntN(4)), byte(r.IntN(4))}), 14+r.IntN(11)).Masked()
+	}
+	text := func(n int, of []string) string {
+		var b strings.Builder
+		for range n {
+			p, class := prefix(), "route"
+			if p.Addr().Is6() {
+				class = "route6"
+			}
+			fmt.Fprintf(&b, "%s: %s\norigin: AS%d\nsource: %s\n\n", class, p, 1+r.IntN(3), of[r.IntN(len(of))])
+		}
+		return b.String() + "as-set: AS-X\nmembers: AS1\nsource: " + of[0] + "\n"
+	}
+	states := map[State]int{}
+	for range 20 {
+		dumps, mirrored := text(60, sources), text(1+r.IntN(20), sources[:1])
+		both := func(only netip.Prefix) *Database {
+			var dbs []*Database
+			for _, said := range []string{dumps, mirrored} {
+				b := NewBuilder(nil)
+				if only.IsValid() {
+					b.Covering(only)
+				}
+				if err := b.Read(strings.NewReader(said), "test"); err != nil {
+					t.Fatal(err)
+				}
+				dbs = append(dbs, b.Build())
+			}
+			return Merge(nil, dbs[0], dbs[1])
+		}
+		whole := both(netip.Prefix{})
+		for range 20 {
+			p := prefix()
+			part := both(p)
+			for origin := range uint32(4) {
+				want, got := whole.Check(p, origin), part.Check(p, origin)
+				if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+					t.Fatalf("%s AS%d (-whole +part):\n%s", p, origin, diff)
+				}
+				states[want.State]++
+			}
+			if n := part.Counts().Routes; n > whole.Counts().Routes/2 {
+				t.Errorf("%d routes of %d", n, whole.Counts().Routes)
+			}
+		}
+	}
+	if len(states) < 3 {
+		t.Errorf("only %v", states)
 	}
 }

@@ -33,6 +33,9 @@ type Source struct {
 	Copy     time.Time `json:"copy,omitzero"`     // since when the version was in use that there is a copy of: Since, or before, or nothing
 	Missing  string    `json:"missing,omitempty"` // why there is no copy of what was in use; "" where there is
 
+	Held      string    `json:"held,omitempty"` // why a later version had been held back, "" where none had
+	HeldSince time.Time `json:"held_since,omitzero"`
+
 	Path string `json:"-"` // of the copy, gzip; "" where there is none
 }
 
@@ -58,6 +61,7 @@ func At(dir string, at time.Time) (*Moment, error) {
 	m := &Moment{At: at, Damaged: damaged}
 	begun := false
 	versions := map[string][]record{} // of each source in use, the oldest first
+	heldBack := map[string]record{}   // since its last version
 	for _, rec := range records {
 		if rec.At.After(at) {
 			if rec.What == cut {
@@ -68,6 +72,9 @@ func At(dir string, at time.Time) (*Moment, error) {
 		switch rec.What {
 		case inUse:
 			versions[rec.Source] = append(versions[rec.Source], rec)
+			delete(heldBack, rec.Source)
+		case held:
+			heldBack[rec.Source] = rec
 		case started:
 			begun, m.Stopped = true, time.Time{}
 			for source := range versions {
@@ -83,7 +90,9 @@ func At(dir string, at time.Time) (*Moment, error) {
 		return nil, ErrUnknown
 	}
 	for name, list := range versions {
-		m.Sources = append(m.Sources, source(dir, name, list))
+		s := source(dir, name, list)
+		s.Held, s.HeldSince = heldBack[name].Why, heldBack[name].At
+		m.Sources = append(m.Sources, s)
 	}
 	slices.SortFunc(m.Sources, func(a, b Source) int { return strings.Compare(a.Name, b.Name) })
 	return m, nil

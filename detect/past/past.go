@@ -77,7 +77,8 @@ const (
 	inUse   = "use"   // of a source: another version is in use
 	started = "start" // of nothing but the named sources is anything in use
 	stopped = "stop"
-	cut     = "cut" // what was before is not told any more
+	cut     = "cut"  // what was before is not told any more
+	held    = "held" // of a source: another version was not put to use
 )
 
 // record is a line of the index.
@@ -87,7 +88,7 @@ type record struct {
 	Source  string    `json:"source,omitempty"`
 	From    string    `json:"from,omitempty"` // where it came from, as evidence names it
 	Hash    string    `json:"hash,omitempty"` // of the content; "" where there is no copy
-	Why     string    `json:"why,omitempty"`  // there is none
+	Why     string    `json:"why,omitempty"`  // there is none, or it was held back
 	Sources []string  `json:"sources,omitempty"`
 }
 
@@ -292,6 +293,26 @@ var errChanged = errors.New("it was changed while it was read")
 // Bytes is File for what is in no file.
 func (r *Recorder) Bytes(at time.Time, source, from string, often bool, content []byte) {
 	r.keep(at, source, from, often, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }, func() error { return nil })
+}
+
+// Held notes that of a source another version came at a moment that is not put to use, and why. It is noted once, until
+// another is in use.
+func (r *Recorder) Held(at time.Time, source, why string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range slices.Backward(r.records) {
+		if rec.Source != source {
+			continue
+		}
+		if rec.What == held {
+			return
+		}
+		break
+	}
+	r.write(record{At: at, What: held, Source: source, Why: why})
 }
 
 // Due reports whether a source that is recorded often would be copied now.

@@ -576,3 +576,23 @@ func BenchmarkFile(b *testing.B) {
 		rec.File(time.Now(), "a", file, file, nil, false)
 	}
 }
+
+// That another version was held back is told until one is in use.
+func TestHeld(t *testing.T) {
+	dir, begin := t.TempDir(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	minute := func(n int) time.Time { return begin.Add(time.Duration(n) * time.Minute) }
+	r := open(t, dir, ample())
+	r.Bytes(begin, "a", "", false, []byte("one"))
+	r.Start(begin)
+	for n := 10; n < 20; n++ {
+		r.Held(minute(n), "a", "it lost too much")
+		r.Bytes(minute(n), "b", "", false, fmt.Append(nil, n))
+	}
+	r.Bytes(minute(30), "a", "", false, []byte("two"))
+	for n, want := range map[int]string{9: "", 10: "it lost too much", 29: "it lost too much", 30: "", 40: ""} {
+		s, _ := at(t, dir, minute(n)).Source("a")
+		if s.Held != want || want != "" && (!s.HeldSince.Equal(minute(10)) || content(t, s) != "one" || s.Missing != "") {
+			t.Errorf("minute %d: %+v", n, s)
+		}
+	}
+}

@@ -55,12 +55,14 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 	if x.vrps, err = newLiveVRPs(c.Knowledge, log.With("component", "rtr"), x.registry); err != nil {
 		return nil, err
 	}
-	x.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), x.registry)
+	x.keeper, err = newKeeper(c, "routevigil/"+version, log.With("component", "knowledge"), x.registry)
 	if err != nil {
 		x.keeper.close()
 		return nil, err
 	}
-	x.keeper.current.Watches = c.Watches
+	if x.vrps != nil {
+		x.vrps.heldBack = x.keeper.heldBack
+	}
 	x.registry.MustRegister(newSourceCollector(x.keeper.statuses),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "routevigil_detect_in_charge", Help: "1 where this detector is the one in charge, else 0."},
 			func() float64 {
@@ -130,8 +132,7 @@ func (x *Detector) Run(ctx context.Context) error {
 	fail(nil)
 	background.wait()
 	x.pipeline.inferrer.work.Wait()
-	x.pipeline.keeping.Lock() // what is being kept of the past is
-	defer x.pipeline.keeping.Unlock()
+	x.pipeline.waitKept()
 	return err
 }
 

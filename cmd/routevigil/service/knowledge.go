@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
@@ -37,6 +38,8 @@ type keeper struct {
 	recording sync.Mutex       // held while what is new is put to use and recorded: one after the other
 	journal   *journal.Journal // of what the RPKI said; nil where nothing is asked of it
 	past      *past.Recorder   // of all else; nil where it is not kept
+	folder    string           // of that, and of the copies
+	reading   sync.Mutex       // held while copies of the past are read: by one question after the other
 
 	mu      sync.Mutex
 	current detect.Knowledge
@@ -59,16 +62,18 @@ type keeper struct {
 	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
 
-// newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
-// what is on the web, and for what is kept of the past. Close must be called, also after an error.
-func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
-	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors,
+// newKeeper reads what is on this machine; the error joins what is wrong with each file. Copies of what is on the web,
+// and what is kept of the past, are in a folder of the store. Close must be called, also after an error.
+func newKeeper(c config.Config, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
+	f, folder := c.Knowledge, knowledgeFolder(c.Store.Directory)
+	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors, folder: folder,
 		mirrored: make([]*irr.Database, len(f.IRR.Mirrors))}
 	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
 		k.openJournal(filepath.Join(folder, "rpki"))
 	}
 	k.openPast(filepath.Join(folder, pastName), f.Past)
-	k.recordSettings(f, c)
+	k.recordSettings(c)
+	k.current.Watches = c.Watches
 	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
 	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
 	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
@@ -166,7 +171,7 @@ func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgen
 			signal(k.registries)
 			k.past.File(time.Now(), name, path, refresh.Printable(c.Location()), nil, true)
 		}, metrics, log)
-		k.sources = append(k.sources, refresh.NewFollowed(name, c.Location(), f.Refresh.Mirrors, m, log))
+		k.sources = append(k.sources, refresh.NewFollowed(name, c.Location(), f.Refresh.Mirrors, rememberedMirror{m, name, k.past}, log))
 	}
 	declared, err := f.DeclaredRelationships()
 	k.current.Declared = declared
@@ -186,6 +191,8 @@ func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgen
 	}
 	return k, errors.Join(errs...)
 }
+
+func knowledgeFolder(store string) string { return filepath.Join(store, "knowledge") }
 
 func mirrorName(c mirror.Configuration) string { return "irr-" + strings.ToLower(c.Source) }
 
@@ -320,6 +327,7 @@ func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) 
 		k.lossSince = time.Time{}
 	case k.lossSince.IsZero():
 		k.lossSince = now
+		k.heldBack(from, err)
 	case now.Sub(k.lossSince) >= holdBack:
 		k.lossSince, err = time.Time{}, nil
 	}
@@ -327,6 +335,18 @@ func (k *keeper) readVRPs(path, from string, slurm []string) (*rpki.Set, error) 
 		return nil, fmt.Errorf("%w, until %s", err, k.lossSince.Add(holdBack).UTC().Format("15:04 UTC"))
 	}
 	return set, nil
+}
+
+// heldBack records that what came from somewhere is not put to use.
+func (k *keeper) heldBack(from string, why error) {
+	k.recording.Lock()
+	defer k.recording.Unlock()
+	if k.journal == nil {
+		return
+	}
+	if err := k.journal.Hold(time.Now(), from, why.Error()); err != nil {
+		k.log.Error("that VRPs are held back is not recorded", "error", err)
+	}
 }
 
 // readExceptions puts the local exceptions to what RTR says to use. Those to the file come with the file.

@@ -2,10 +2,13 @@ package service
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,11 +16,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/routevigil/routevigil/api"
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
 	"github.com/routevigil/routevigil/detect/past"
+	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/detect/topology"
@@ -37,6 +43,7 @@ type pastSettings struct {
 	Declared []detect.Declaration
 	Sources  []string // registries, in the order of trust
 	Mirrors  []string // names of sources, in the order of the configuration
+	Watches  detect.WatchList
 	Detect   detect.Configuration
 }
 
@@ -55,9 +62,9 @@ func (k *keeper) openPast(folder string, c past.Configuration) {
 	}
 }
 
-func (k *keeper) recordSettings(f detect.KnowledgeFiles, c detect.Configuration) {
-	s := pastSettings{Declared: f.Declared, Sources: f.IRR.Sources, Detect: c}
-	for _, m := range f.IRR.Mirrors {
+func (k *keeper) recordSettings(c config.Config) {
+	s := pastSettings{Declared: c.Knowledge.Declared, Sources: c.Knowledge.IRR.Sources, Watches: c.Watches, Detect: c.Detect}
+	for _, m := range c.Knowledge.IRR.Mirrors {
 		s.Mirrors = append(s.Mirrors, mirrorName(m))
 	}
 	text, err := json.Marshal(s)
@@ -66,6 +73,22 @@ func (k *keeper) recordSettings(f detect.KnowledgeFiles, c detect.Configuration)
 		return
 	}
 	k.past.Bytes(time.Now(), settings, "configuration", false, text)
+}
+
+// rememberedMirror records when what a mirror was told is not put to use.
+type rememberedMirror struct {
+	*mirror.Mirror
+	name string
+	past *past.Recorder
+}
+
+// Follow implements [refresh.Follower].
+func (m rememberedMirror) Follow(ctx context.Context) (refresh.Loaded, error) {
+	l, err := m.Mirror.Follow(ctx)
+	if mirror.HeldBack(err) {
+		m.past.Held(time.Now(), m.name, err.Error())
+	}
+	return l, err
 }
 
 // keepState keeps the engine's state where it is time, beside the pipeline's work, which waits for no copy.
@@ -82,6 +105,12 @@ func (p *pipeline) keepState(state []byte) {
 	}()
 }
 
+// waitKept waits until the state that is being kept is.
+func (p *pipeline) waitKept() {
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
+}
+
 // Basis says what an answer about the past rests on.
 type Basis struct {
 	At            time.Time     `json:"at"`
@@ -96,15 +125,25 @@ func (b *Basis) gap(format string, args ...any) {
 	b.Gaps = append(b.Gaps, fmt.Sprintf(format, args...))
 }
 
+// tell says what is not as it should be about a moment as a whole.
+func (b *Basis) tell(m *past.Moment) {
+	if !m.Stopped.IsZero() {
+		b.gap("The service did not run then, it had stopped at %s: what it used last is used.", moment(m.Stopped))
+	}
+	if m.Damaged > 0 {
+		b.gap("%d lines of the index are damaged: what they said was in use is not known.", m.Damaged)
+	}
+}
+
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // EngineAt makes an engine as that of the service was at a moment, from what the service, which may be running, has kept in
 // the directory of its store; nothing there is changed. What of the knowledge is not known it goes without, and
 // says so: of dumps that make one whole it takes all or none. Where there is no state of the detector from before the
 // moment the engine is learning, and gives no verdict. The error is [past.ErrUnknown] where nothing at all is known.
-func EngineAt(directory string, at time.Time) (*detect.Engine, Basis, error) {
+func EngineAt(ctx context.Context, directory string, at time.Time) (*detect.Engine, Basis, error) {
 	b := Basis{At: at.UTC(), Sources: []past.Source{}, Gaps: []string{}}
-	folder := filepath.Join(directory, "knowledge")
+	folder := knowledgeFolder(directory)
 	vrps, since, unknown := journal.At(filepath.Join(folder, "rpki"), at)
 	switch {
 	case errors.Is(unknown, journal.ErrUnknown):
@@ -123,14 +162,9 @@ func EngineAt(directory string, at time.Time) (*detect.Engine, Basis, error) {
 	case err != nil:
 		return nil, b, err
 	}
-	if !m.Stopped.IsZero() {
-		b.gap("The service did not run then, it had stopped at %s: what it used last is used.", moment(m.Stopped))
-	}
-	if m.Damaged > 0 {
-		b.gap("%d lines of the index are damaged: what they said was in use is not known.", m.Damaged)
-	}
-	a := archivist{Moment: m, basis: &b, settings: pastSettings{Detect: detect.DefaultConfiguration()}}
-	k, err := a.knowledge()
+	b.tell(m)
+	a := archivist{Moment: m, basis: &b}
+	k, err := a.knowledge(ctx)
 	if err != nil {
 		return nil, b, err
 	}
@@ -207,19 +241,29 @@ func numberOf(s past.Source, prefix string) int {
 	return math.MaxInt
 }
 
-// knowledge reads all but what the RPKI said, as newKeeper puts it together.
-func (a *archivist) knowledge() (k detect.Knowledge, err error) {
+// readSettings reads how the service was configured.
+func (a *archivist) readSettings() error {
+	a.settings = pastSettings{Detect: detect.DefaultConfiguration()}
 	if s := a.take(func(name string) bool { return name == settings }); len(s) > 0 {
 		text, err := s[0].Content()
 		if err == nil {
 			err = json.Unmarshal(text, &a.settings)
 		}
 		if err != nil {
-			return k, fmt.Errorf("the configuration of then: %w", err)
+			return fmt.Errorf("the configuration of then: %w", err)
 		}
 	} else {
-		a.basis.gap("How the service was configured then is not known: knowledge.declared, knowledge.irr.sources and detect are at their defaults.")
+		a.basis.gap("How the service was configured then is not known: knowledge.declared, knowledge.irr.sources, watches and detect are at their defaults.")
 	}
+	return nil
+}
+
+// knowledge reads all but what the RPKI said, as newKeeper puts it together.
+func (a *archivist) knowledge(ctx context.Context) (k detect.Knowledge, err error) {
+	if err := a.readSettings(); err != nil {
+		return k, err
+	}
+	k.Watches = a.settings.Watches
 	if k.Declared, err = (detect.KnowledgeFiles{Declared: a.settings.Declared}).DeclaredRelationships(); err != nil {
 		return k, err
 	}
@@ -249,24 +293,24 @@ func (a *archivist) knowledge() (k detect.Knowledge, err error) {
 			return k, err
 		}
 	}
-	k.IRR, err = a.registries()
+	k.IRR, err = a.registries(ctx, netip.Prefix{})
 	return k, err
 }
 
-// registries reads what the routing registries said.
-func (a *archivist) registries() (db *irr.Database, err error) {
-	var paths, from []string
+// registries reads what the routing registries said: only of what covers a prefix, if that is valid.
+func (a *archivist) registries(ctx context.Context, only netip.Prefix) (db *irr.Database, err error) {
+	var dumps []past.Source
 	mirrored := make([]*irr.Database, len(a.settings.Mirrors))
 	for _, s := range a.whole("irr-") {
 		i := slices.Index(a.settings.Mirrors, s.Name)
 		if i < 0 {
-			paths, from = append(paths, s.Path), append(from, s.Location)
-		} else if mirrored[i], err = mirror.ReadCopy(s.Path, s.Location); err != nil {
+			dumps = append(dumps, s)
+		} else if mirrored[i], err = readRegistries(ctx, nil, only, s); err != nil {
 			return nil, err
 		}
 	}
-	if len(paths) > 0 {
-		if db, err = irr.ReadFiles(paths, from, a.settings.Sources); err != nil {
+	if len(dumps) > 0 {
+		if db, err = readRegistries(ctx, a.settings.Sources, only, dumps...); err != nil {
 			return nil, err
 		}
 	}
@@ -274,6 +318,63 @@ func (a *archivist) registries() (db *irr.Database, err error) {
 		return db, nil
 	}
 	return irr.Merge(a.settings.Sources, db, mirrored...), nil
+}
+
+// readRegistries makes a database of copies; order is as for [irr.NewBuilder].
+func readRegistries(ctx context.Context, order []string, only netip.Prefix, copies ...past.Source) (*irr.Database, error) {
+	b := irr.NewBuilder(order)
+	if only.IsValid() {
+		b.Covering(only)
+	}
+	for _, s := range copies {
+		f, err := os.Open(s.Path)
+		if err == nil {
+			err = b.Read(stoppable{ctx, f}, s.Location)
+			f.Close()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("IRR %s: %w", s.Location, err)
+		}
+	}
+	return b.Build(), nil
+}
+
+// stoppable ends with its context.
+type stoppable struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r stoppable) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+// registriesAt returns what the routing registries said at a moment, or say now if it is zero, at least of what covers a
+// prefix, and what of that is not known. For a moment of the past it reads through the copies of all dumps, in the memory
+// of a few objects; the error is [api.ErrBusy] while it does so for another question.
+func (k *keeper) registriesAt(ctx context.Context, p netip.Prefix, at time.Time) (*irr.Database, []string, error) {
+	if at.IsZero() {
+		return k.knowledge().IRR, nil, nil
+	}
+	if !k.reading.TryLock() {
+		return nil, nil, api.ErrBusy
+	}
+	defer k.reading.Unlock()
+	m, err := past.At(filepath.Join(k.folder, pastName), at)
+	if err != nil {
+		return nil, nil, err
+	}
+	var b Basis
+	b.tell(m)
+	a := archivist{Moment: m, basis: &b}
+	if err := a.readSettings(); err != nil {
+		return nil, nil, err
+	}
+	db, err := a.registries(ctx, p)
+	return db, b.Gaps, err
 }
 
 // engine makes an engine of the last state of the detector that was kept before the moment.

@@ -4,22 +4,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
 	"github.com/routevigil/routevigil/detect/irr/nrtm/nrtmtest"
 	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
+	"github.com/routevigil/routevigil/detect/rpki/journal"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
 
@@ -85,6 +91,33 @@ func (r *running) now(t *testing.T) (time.Time, string) {
 	return a.at, a.text
 }
 
+// everythingIsKept fails where there is something in use that would be missing later.
+func everythingIsKept(t *testing.T, k *keeper, directory string, at time.Time) {
+	t.Helper()
+	m, err := past.At(filepath.Join(knowledgeFolder(directory), pastName), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := archivist{Moment: m, basis: &Basis{}}
+	later, err := a.knowledge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if later.VRPs, _, err = journal.At(filepath.Join(knowledgeFolder(directory), "rpki"), at); err != nil {
+		t.Fatal(err)
+	}
+	now, then := reflect.ValueOf(k.knowledge()), reflect.ValueOf(later)
+	for _, f := range reflect.VisibleFields(now.Type()) {
+		switch {
+		case !f.IsExported() || f.Name == "WatchSets": // which a service does not have
+		case now.FieldByIndex(f.Index).IsZero():
+			t.Errorf("%s is not in use in this test", f.Name)
+		case then.FieldByIndex(f.Index).IsZero():
+			t.Errorf("%s is in use and not kept", f.Name)
+		}
+	}
+}
+
 // What a service answered at three moments, between which everything changes that it compares with, is what is answered of
 // these moments later, beside the service that goes on.
 func TestExplainThePast(t *testing.T) {
@@ -122,7 +155,7 @@ func TestExplainThePast(t *testing.T) {
 	vrps(victim(0))
 	replaceFile(t, c.Knowledge.Relationships, "%d|%d|-1\n", transits[0], victim(1).asn)
 	organisation(victim(2).asn)
-	replaceFile(t, c.Knowledge.PeeringDB, `{"net":{"data":[{"id":1,"asn":%d,"org_id":5}]}}`, victim(2).asn)
+	replaceFile(t, c.Knowledge.PeeringDB, `{"net":{"data":[{"id":1,"asn":%d,"org_id":5},{"id":2,"asn":64999,"org_id":6,"info_type":"Route Server"}]}}`, victim(2).asn)
 	route("irr-1.db", victim(1), "RADB")
 	route("irr-2.db", victim(2), "RIPE")
 	delegated("delegated-1", victim(1), "one")
@@ -174,6 +207,8 @@ func TestExplainThePast(t *testing.T) {
 	stopped := time.Now()
 	c.Knowledge.Declared = []detect.Declaration{{AS: transits[1], CustomerOf: []uint32{victim(7).asn}}}
 	c.Knowledge.Organisations = ""
+	c.Watches = detect.WatchList{{Name: "mine", Prefixes: []netip.Prefix{victim(0).prefix}, Origins: []uint32{attacker(0).asn}, ASSets: []string{"AS-MINE"},
+		Planned: []detect.Plan{{Until: time.Now().Add(time.Hour), Reason: "moving", Prefixes: []netip.Prefix{victim(1).prefix}}}}}
 	delegated("delegated-2", victim(3), "three")
 	registry.Trusted(func() { s = start(t, c) })
 	s.whenReady(f)
@@ -188,8 +223,10 @@ func TestExplainThePast(t *testing.T) {
 		}
 		return ""
 	})
+	until(0, "watched", func(x detect.Explanation) bool { return len(x.Watches) == 1 })
 	take()
 
+	everythingIsKept(t, s.service.keeper, c.Store.Directory, moments[2])
 	for i := range said {
 		for j := range i {
 			if said[i] == said[j] {
@@ -198,7 +235,7 @@ func TestExplainThePast(t *testing.T) {
 		}
 	}
 	for i, at := range moments {
-		e, basis, err := EngineAt(c.Store.Directory, at)
+		e, basis, err := EngineAt(t.Context(), c.Store.Directory, at)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,6 +244,15 @@ func TestExplainThePast(t *testing.T) {
 		}
 		if len(basis.Gaps) > 0 || basis.DetectorAge < 0 || basis.DetectorAge > 60 || basis.RPKISince.IsZero() || basis.RPKISince.After(at) {
 			t.Errorf("moment %d: %+v", i, basis)
+		}
+		for _, a := range asked() {
+			origin, _ := a.path.Origin()
+			var v api.Validation
+			code := s.get(fmt.Sprintf("/api/v1/validate?irr=true&prefix=%s&origin=%d&at=%s", a.prefix, origin, at.UTC().Format(time.RFC3339Nano)), &v)
+			want := e.Explain(a.prefix, a.path)
+			if code != http.StatusOK || len(v.Gaps) > 0 || v.IRR == nil || !cmp.Equal(*v.IRR, want.IRR, cmpopts.EquateComparable(netip.Prefix{})) || v.ROV.State != want.ROV.State {
+				t.Errorf("moment %d, %s by AS%d: %d %+v, want %+v", i, a.prefix, origin, code, v, want.IRR)
+			}
 		}
 	}
 
@@ -233,13 +279,13 @@ func TestExplainThePast(t *testing.T) {
 	// What is not known is said.
 	gaps := func(at time.Time) (Basis, string, *detect.Engine) {
 		t.Helper()
-		e, basis, err := EngineAt(c.Store.Directory, at)
+		e, basis, err := EngineAt(t.Context(), c.Store.Directory, at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return basis, strings.Join(basis.Gaps, "\n"), e
 	}
-	if _, _, err := EngineAt(c.Store.Directory, begin.Add(-time.Hour)); !errors.Is(err, past.ErrUnknown) {
+	if _, _, err := EngineAt(t.Context(), c.Store.Directory, begin.Add(-time.Hour)); !errors.Is(err, past.ErrUnknown) {
 		t.Errorf("before the service began: %v", err)
 	}
 	if _, text, _ := gaps(stopped); !strings.Contains(text, "did not run then") {
@@ -257,6 +303,11 @@ func TestExplainThePast(t *testing.T) {
 		}
 	}
 	drop("irr-2")
+	var v api.Validation
+	s.get(fmt.Sprintf("/api/v1/validate?irr=true&prefix=%s&origin=1&at=%s", victim(0).prefix, moments[0].UTC().Format(time.RFC3339Nano)), &v)
+	if v.IRR == nil || v.IRR.State != "unavailable" || len(v.Gaps) != 2 {
+		t.Errorf("without one of the dumps: %+v", v)
+	}
 	_, text, e := gaps(moments[0])
 	if !strings.Contains(text, "irr-2 ("+file("irr-2.db")+"): of what was in use then") || !strings.Contains(text, "a part would pass for the whole") ||
 		e.Explain(victim(0).prefix, a.path).IRR.State != "unavailable" {

@@ -74,7 +74,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			s.store.Close()
 		}
 	}()
-	s.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
+	s.keeper, err = newKeeper(c, "routevigil/"+version, log.With("component", "knowledge"), registry)
 	defer func() {
 		if err != nil {
 			s.keeper.close()
@@ -83,7 +83,9 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
-	s.keeper.current.Watches = c.Watches
+	if s.vrps != nil {
+		s.vrps.heldBack = s.keeper.heldBack
+	}
 	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	s.filler = newFiller(c, version, s.store, log, registry)
@@ -114,7 +116,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Samples: s.samples, Sources: s.reference, RPKI: s.keeper.rpkiAt, RPKIChanges: s.keeper.rpkiChanges, Explain: s.pipeline.Explain,
+		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Samples: s.samples, Sources: s.reference, RPKI: s.keeper.rpkiAt, RPKIChanges: s.keeper.rpkiChanges, Registries: s.keeper.registriesAt, Explain: s.pipeline.Explain,
 		Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})
@@ -138,8 +140,7 @@ func (s *Service) Addr() net.Addr { return s.server.Addr() }
 
 // Close closes the store. Run must have returned.
 func (s *Service) Close() error {
-	s.pipeline.keeping.Lock() // what is being kept of the past is
-	defer s.pipeline.keeping.Unlock()
+	s.pipeline.waitKept()
 	s.keeper.close()
 	return s.store.Close()
 }

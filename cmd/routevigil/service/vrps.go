@@ -22,7 +22,8 @@ type liveVRPs struct {
 	log    *slog.Logger
 	newest chan *rpki.Set // of one place: what the client published last and nobody has taken
 
-	used *rpki.Set // the last set that was given to use
+	used     *rpki.Set                    // the last set that was given to use
+	heldBack func(from string, why error) // is told when sets begin to be held back
 
 	mu   sync.Mutex
 	held error // why the newest set is not in use; nil when it is
@@ -41,7 +42,7 @@ func newLiveVRPs(k detect.KnowledgeFiles, log *slog.Logger, registry prometheus.
 	if err != nil {
 		return nil, err
 	}
-	l := &liveVRPs{log: log, newest: make(chan *rpki.Set, 1)}
+	l := &liveVRPs{log: log, newest: make(chan *rpki.Set, 1), heldBack: func(string, error) {}}
 	l.client = rtr.New(caches, l.publish, log)
 	registry.MustRegister(newRTRCollector(l))
 	return l, nil
@@ -93,6 +94,7 @@ func (l *liveVRPs) follow(ctx context.Context, use func(*rpki.Set)) error {
 			if err := l.suspicion(s); err != nil {
 				if waiting == nil {
 					believe = time.After(holdBack)
+					l.heldBack(s.Source(), err)
 				}
 				waiting = s
 				continue

@@ -206,7 +206,8 @@ func TestVRPsHeldBack(t *testing.T) {
 			}
 			return rpki.NewSet(d, fmt.Sprint(n))
 		}
-		l := &liveVRPs{log: slog.New(slog.DiscardHandler), newest: make(chan *rpki.Set, 1), client: rtr.New(nil, nil, nil)}
+		holds := 0
+		l := &liveVRPs{heldBack: func(string, error) { holds++ }, log: slog.New(slog.DiscardHandler), newest: make(chan *rpki.Set, 1), client: rtr.New(nil, nil, nil)}
 		engine := make(chan *rpki.Set, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -254,5 +255,35 @@ func TestVRPsHeldBack(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		if holds != 2 {
+			t.Errorf("told of sets that are held back %d times, want 2", holds)
+		}
+	})
+}
+
+// That a file of VRPs lost most of what it had is told among the changes.
+func TestHeldBackIsTold(t *testing.T) {
+	f := newFeed(t)
+	c := configuration(t, f.url())
+	c.Knowledge.VRPs, c.Knowledge.Refresh.VRPs = filepath.Join(t.TempDir(), "vrps.json"), time.Second
+	write := func(n int) {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf(`{"asn":1,"prefix":"20.%d.%d.0/24","maxLength":24,"ta":"ripe"}`, i>>8, i&255))
+		}
+		replaceFile(t, c.Knowledge.VRPs, `{"roas":[%s]}`, strings.Join(list, ","))
+	}
+	write(3000)
+	s := start(t, c)
+	s.whenReady(f)
+	write(30)
+	eventually(t, func() string {
+		var changes struct{ Items []api.RPKIChange }
+		s.get("/api/v1/rpki/changes", &changes)
+		if len(changes.Items) != 1 || changes.Items[0].Change != "held_back" || changes.Items[0].What != "all" ||
+			!strings.Contains(changes.Items[0].Reason, "ripe") || changes.Items[0].Source != c.Knowledge.VRPs {
+			return fmt.Sprintf("changes are %+v", changes.Items)
+		}
+		return ""
 	})
 }

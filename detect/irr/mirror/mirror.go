@@ -218,6 +218,9 @@ func reasonOf(err error) string {
 	return nrtm.ReasonOf(err)
 }
 
+// HeldBack reports whether an error of Follow says that what came was held back for having lost too much.
+func HeldBack(err error) bool { return err != nil && reasonOf(err) == Loss }
+
 // Follow asks for what is new. After an error there may be something new all the same.
 func (m *Mirror) Follow(ctx context.Context) (refresh.Loaded, error) {
 	var err error

@@ -17,11 +17,12 @@ import (
 )
 
 // Change is one difference between what was in use and what came after. Where neither VRP nor ASPA is set it is about
-// all: there was no data that could be used any more (Removed), or there was again.
+// all: there was no data that could be used any more (Removed), or there was again, or a whole set was not put to use (Held).
 type Change struct {
 	rpki.Change
 	Position Position
 	Source   string // of the set that came after, "" where there was none
+	Held     string // why the set of Source was held back; "" where it was not. Nothing changed by that.
 }
 
 // Position is the place of a change in the journal. A later change has a greater one.
@@ -187,6 +188,10 @@ func changesIn(ctx context.Context, s segment, after *first, tell func(Change)) 
 			return ctx.Err()
 		}
 		at := Position{Segment: s.micros(), Frame: uint64(before.frames)}
+		if next.kind == kindHeld {
+			tell(Change{Change: rpki.Change{At: next.at}, Position: at, Source: next.from, Held: next.why})
+			return ctx.Err()
+		}
 		if next.kind == kindDelta {
 			before.tellDelta(next, at, tell)
 			return ctx.Err()
@@ -219,7 +224,7 @@ func changesIn(ctx context.Context, s segment, after *first, tell func(Change)) 
 func (st *state) tellDelta(f frame, at Position, tell func(Change)) {
 	one := func(c rpki.Change) {
 		c.At = f.at
-		tell(Change{c, at, f.from})
+		tell(Change{Change: c, Position: at, Source: f.from})
 		at.Index++
 	}
 	for i := range f.delta.Withdrawn {
@@ -248,7 +253,7 @@ func (st *state) tellDelta(f frame, at Position, tell func(Change)) {
 // that was in use, if that is known.
 func tellWhole(before, known *rpki.Set, f frame, at Position, tell func(Change)) {
 	one := func(c rpki.Change) {
-		tell(Change{c, at, f.whole.Source()})
+		tell(Change{Change: c, Position: at, Source: f.whole.Source()})
 		at.Index++
 	}
 	if (before == nil) != (f.whole == nil) {

@@ -209,3 +209,67 @@ func BenchmarkChanges(b *testing.B) {
 		}
 	}
 }
+
+// That a set was held back is told in its place among the changes, and changes nothing; also at the end of a segment, over
+// times without data, and after the journal was opened again.
+func TestHold(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 14))
+	dir := t.TempDir()
+	j := open(t, dir)
+	if err := j.Hold(start, "file", "why"); err == nil {
+		t.Error("something is held back while there is nothing in use")
+	}
+	sets, want := map[time.Time]*rpki.Set{}, []string{}
+	for i := range 100 {
+		at := start.Add(time.Duration(i) * 6 * time.Hour)
+		sets[at] = randomSet(r, 60)
+		if err := j.Record(at, sets[at]); err != nil {
+			t.Fatal(err)
+		}
+		if r.IntN(2) == 0 {
+			why := fmt.Sprint("it lost ", i)
+			if err := j.Hold(at.Add(time.Hour), "file", why); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, at.Add(time.Hour).Format(time.DateTime)+" "+why)
+		}
+		if i%7 == 0 {
+			if err := j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			j = open(t, dir)
+		}
+	}
+	for at, set := range sets {
+		for _, later := range []time.Duration{0, 2 * time.Hour} {
+			got, since, err := j.At(at.Add(later))
+			if diff := cmp.Diff(contentOf(set), contentOf(got)); err != nil || diff != "" || since.After(at) {
+				t.Fatalf("%v: since %v, %v (-want +got):\n%s", at, since, err, diff)
+			}
+		}
+	}
+	var got []string
+	list := all(t, j, Query{Limit: 70})
+	for i, c := range list {
+		if i > 0 && (c.At.After(list[i-1].At) || c.Position.compare(list[i-1].Position) >= 0) {
+			t.Errorf("%v stands before %v", list[i-1], c)
+		}
+		if c.Held != "" {
+			got = append(got, c.At.Format(time.DateTime)+" "+c.Held)
+			if c.VRP != nil || c.ASPA != nil || c.Source != "file" || c.Removed {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	slices.Reverse(got)
+	if diff := cmp.Diff(want, got); diff != "" || len(want) < 30 {
+		t.Errorf("%d wanted (-want +told):\n%s", len(want), diff)
+	}
+	huge := strings.Repeat("é", 1<<16)
+	if err := errors.Join(j.Record(start.AddDate(1, 0, 0), nil), j.Hold(start.AddDate(1, 0, 1), huge, huge)); err != nil {
+		t.Fatal(err)
+	}
+	if page, _, err := j.Changes(t.Context(), Query{Limit: 1}); err != nil || !strings.HasPrefix(page[0].Held, "éé") || len(page[0].Held) > maxText {
+		t.Errorf("a long reason: %v", err)
+	}
+}

@@ -7,19 +7,21 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/routevigil/routevigil/detect/rpki"
 )
 
-// The content of a frame: its kind, an octet; its time, microseconds since 1970; the source of the set; then VRPs
-// announced, VRPs withdrawn and ASPAs, each list after its length. Numbers are unsigned varints, texts follow their
-// length. A VRP is its trust anchor, the octets of an address (4 or 16), prefix length, address as far as that reaches,
+// The content of a frame: its kind, an octet; its time, microseconds since 1970; the source of the set; then, of one
+// that was held back, why; of others VRPs announced, VRPs withdrawn and ASPAs, each list after its length. Numbers are
+// unsigned varints, texts follow their length. A VRP is its trust anchor, the octets of an address (4 or 16), prefix length, address as far as that reaches,
 // maximum length and AS number; an ASPA its customer, and the providers after their number.
 const (
 	kindWhole       = 1 // replaces everything
 	kindDelta       = 2 // changes what was before; an ASPA without providers is gone
 	kindUnavailable = 3 // and nothing else but the time
+	kindHeld        = 4 // changes nothing
 )
 
 func wholeFrame(at time.Time, s *rpki.Set) []byte {
@@ -83,6 +85,16 @@ func appendDelta(kind byte, at time.Time, from string, d rpki.Delta) []byte {
 	return b
 }
 
+// heldFrame tells that what came from a source was held back, and why.
+func heldFrame(at time.Time, from, why string) []byte {
+	return appendText(appendText(appendTime([]byte{kindHeld}, at), shortened(from)), shortened(why))
+}
+
+// maxText bounds a text in bytes.
+const maxText = 1 << 16
+
+func shortened(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxText)], "") }
+
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
@@ -105,6 +117,7 @@ type frame struct {
 	kind  byte
 	at    time.Time
 	from  string
+	why   string    // of kindHeld
 	whole *rpki.Set // of kindWhole
 	delta rpki.Delta
 }
@@ -115,11 +128,15 @@ func decode(content []byte) (frame, error) {
 	switch f.kind {
 	case kindUnavailable:
 		return f, r.end()
-	case kindWhole, kindDelta:
+	case kindWhole, kindDelta, kindHeld:
 	default:
 		return f, fmt.Errorf("a frame of the unknown kind %d", f.kind)
 	}
 	f.from = string(r.text())
+	if f.kind == kindHeld {
+		f.why = string(r.text())
+		return f, r.end()
+	}
 	f.delta.Announced, f.delta.Withdrawn = r.vrps(), r.vrps()
 	f.delta.ASPAs = r.aspas()
 	if err := r.end(); err != nil {
@@ -145,8 +162,11 @@ func decode(content []byte) (frame, error) {
 
 // take takes a frame into account.
 func (st *state) take(f frame) {
-	st.at = f.at
 	st.frames++
+	if f.kind == kindHeld {
+		return
+	}
+	st.at = f.at
 	if f.kind != kindDelta {
 		st.base, st.changes, st.aspas = f.whole, nil, nil
 		return
@@ -214,7 +234,7 @@ func (r *reader) number(most uint64) uint64 {
 }
 
 func (r *reader) text() []byte {
-	n := r.number(1 << 16)
+	n := r.number(maxText)
 	if n > uint64(len(r.b)) {
 		r.fail(errShort)
 		return nil

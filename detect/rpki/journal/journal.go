@@ -1,7 +1,7 @@
 // Package journal remembers what the RPKI said, so that "what was the answer at 14:05 yesterday" has an answer.
 //
 // A journal is a folder of segments, each a file named by when it begins. A segment begins with a whole set, and each
-// frame after that tells what changed, or that there was no data that could be used. A new one begins with every month,
+// frame after that tells what changed, or that there was no data that could be used, or that what came was not put to use. A new one begins with every month,
 // and when what changed has become larger than the set, but not while there is no data: then an answer costs the reading
 // of at most two sets, and what is old is dropped by removing files. The whole RPKI of 2026 takes some 6 MB a month, and its
 // changes as much again.
@@ -126,6 +126,15 @@ func (j *Journal) Record(at time.Time, s *rpki.Set) error {
 	if content == nil {
 		return nil
 	}
+	if err := j.add(content, at); err != nil {
+		return err
+	}
+	j.last = s
+	return nil
+}
+
+// add adds a frame to the segment.
+func (j *Journal) add(content []byte, at time.Time) error {
 	n, err := writeFrame(j.file, content)
 	if err != nil {
 		// What was written of it is cut off, here or by the next Open; the next record is a whole one.
@@ -135,8 +144,21 @@ func (j *Journal) Record(at time.Time, s *rpki.Set) error {
 		return fmt.Errorf("RPKI journal: %w", err)
 	}
 	j.later += n
-	j.last, j.lastAt = s, at
+	j.lastAt = at
 	return nil
+}
+
+// Hold notes that at a moment a set from a source was not put to use, and why: nothing changes by that. There must be a
+// record of what is in use instead.
+func (j *Journal) Hold(at time.Time, from, why string) error {
+	if j.file == nil {
+		return errors.New("RPKI journal: nothing is recorded that could stay in use")
+	}
+	at = at.UTC().Truncate(time.Microsecond)
+	if at.Before(j.lastAt) {
+		at = j.lastAt
+	}
+	return j.add(heldFrame(at, from, why), at)
 }
 
 // begin begins a segment.

@@ -237,6 +237,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		before = s
 	}
+	f.Add(heldFrame(start, "file", "why"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		decoded, err := decode(data)
 		if err != nil {
