@@ -52,6 +52,7 @@ const (
 	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world
 	weightManyLinks        = -1.0 // who has hundreds of neighbours finds new ones all the time
 	weightNewWay           = 1.0  // a new more-specific by an AS that nobody uses to reach the block
+	weightContradicted     = 1.0  // an AS of the path is seen to have another route
 	weightSingleSource     = 2.5  // everybody has it through one chain that the covering block does not use
 	weightValley           = 4.0
 	weightInferredValley   = 3.0  // the most for relations that were inferred; less where they are doubtful
@@ -350,11 +351,12 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 func (s *shard) judgeHiddenASN(e *entry, g *group, origin uint32, hidden []uint32) *verdict {
 	v := &verdict{kind: incident.BogonASN, offender: origin, next: after(g.tail, origin), observed: g.origin,
 		expected: []uint32{origin}, ledger: newLedger()}
+	rule := "path.reserved_asn"
 	if registry.PrivateASN(hidden[0]) {
-		v.kind = incident.PrivateASNLeak
+		v.kind, rule = incident.PrivateASNLeak, "path.private_asn"
 	}
 	v.rpki = s.know.VRPs.State(e.prefix, g.origin, g.origin != 0)
-	v.ledger.add("path.reserved_asn", weightProven, "iana", "special-purpose AS numbers", "%s stands behind AS%d, which usually originates this prefix itself", asList(hidden), origin)
+	v.ledger.add(rule, weightProven, "iana", "special-purpose AS numbers", "%s stands behind AS%d, which usually originates this prefix itself", asList(hidden), origin)
 	return v
 }
 
@@ -421,6 +423,10 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	if typo := slices.IndexFunc(v.expected, func(a uint32) bool { return oneSlip(a, origin) }); typo >= 0 && cover == nil {
 		v.kind, v.victim = incident.TypoASN, v.expected[typo]
 		v.ledger.add("shape.typo_asn", weightTypo, "path", "", "%d and %d are one slip of the finger apart", origin, v.expected[typo])
+	} else if denies, forger := s.contradicted(e, g); denies > 0 && cover == nil {
+		v.kind, v.offender = incident.ForgedPath, g.tail[forger]
+		v.next = after(g.tail, v.offender)
+		v.ledger.add("path.contradicted", weightContradicted, "table", "", "AS%d, which would have given it to AS%d alone, passes the usual route on to others", g.tail[denies], g.tail[denies+1])
 	}
 	return v
 }
