@@ -178,11 +178,11 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	var v *verdict
 	switch {
 	case len(expected) == 0: // a prefix like no other: only the RPKI can tell
-	case s.sameHolder(usual, origin):
+	case s.sameHolder(usual, origin) || s.hides(usual, g, origin):
 		v = s.judgeForged(e, g, origin, nil, usual)
 	case len(usual) > 0:
 		v = s.judgeOrigin(e, g, origin, hidden, nil, usual)
-	case s.sameHolder(coverOrigins, origin):
+	case s.sameHolder(coverOrigins, origin) || s.hides(coverOrigins, g, origin):
 		v = s.judgeForged(e, g, origin, cover, coverOrigins)
 	default:
 		v = s.judgeOrigin(e, g, origin, hidden, cover, coverOrigins)
@@ -245,6 +245,14 @@ func (s *shard) sameHolder(os []*origins.Pair, asn uint32) bool {
 	return slices.ContainsFunc(os, func(o *origins.Pair) bool {
 		_, sibling := s.know.Organisations.Same(o.Origin(), asn)
 		return o.Origin() == asn || sibling
+	})
+}
+
+// hides reports that one of some usual origins has a reserved number, that of g, behind which asn has usually stood: it is
+// asn's own, and nobody else's of that number.
+func (s *shard) hides(os []*origins.Pair, g *group, asn uint32) bool {
+	return g.origin != asn && slices.ContainsFunc(os, func(o *origins.Pair) bool {
+		return o.Origin() == g.origin && slices.Contains(s.table.history.Facts(o, s.now, s.peers.active).FirstHops, asn)
 	})
 }
 
