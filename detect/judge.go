@@ -431,6 +431,9 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	if typo := slices.IndexFunc(v.expected, func(a uint32) bool { return oneSlip(a, origin) }); typo >= 0 && cover == nil {
 		v.kind, v.victim = incident.TypoASN, v.expected[typo]
 		v.ledger.add("shape.typo_asn", weightTypo, "path", "", "%d and %d are one slip of the finger apart", origin, v.expected[typo])
+	} else if meant, ok := s.mistyped(e.prefix, origin); ok {
+		v.kind = incident.TypoPrefix
+		v.ledger.add("shape.typo_prefix", weightTypo, "path", "", "%s and %s are one slip of the finger apart, and AS%d, whose that is, no longer announces it", e.prefix, meant, origin)
 	} else if denies, forger := s.contradicted(e, g); denies > 0 && cover == nil {
 		v.kind, v.offender = incident.ForgedPath, g.tail[forger]
 		v.next = after(g.tail, v.offender)

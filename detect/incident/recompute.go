@@ -29,6 +29,7 @@ var telling = []struct {
 	{"path.reserved_asn", BogonASN},
 	{"shape.small_origin", Prepend},
 	{"shape.typo_asn", TypoASN},
+	{"shape.typo_prefix", TypoPrefix},
 	{"path.contradicted", ForgedPath},
 }
 
