@@ -27,6 +27,7 @@ const (
 	flagNovel                           // something on the path was not in linkMemory when the node was made or last judged
 	flagBlackhole                       // the route is tagged BLACKHOLE
 	flagASPA                            // the path is ASPA Invalid, whoever receives it
+	flagWatched                         // a watch has something to say of it: who originates it, or who stands beside whom
 )
 
 // node is one AS of a path, linked towards the origin: every AS path is one node, and paths share
@@ -60,11 +61,12 @@ type pathTree struct {
 	nodes    []node
 	children idIndex
 	rels     *topology.Relationships
-	aspas    rpki.ASPAs
+	aspas    *rpki.Attestations
 	links    *linkMemory
+	watched  *watched
 }
 
-func newPathTree(rels *topology.Relationships, aspas rpki.ASPAs, links *linkMemory) *pathTree {
+func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *linkMemory) *pathTree {
 	t := &pathTree{rels: rels, aspas: aspas, links: links}
 	t.nodes = make([]node, rootCount)
 	t.nodes[rootBlackhole].flags = flagBlackhole
@@ -126,11 +128,17 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	case parent < rootCount:
 		n.origin = asn
 		n.hops, n.up = 1, 1
+		if t.watched.owns(asn) {
+			n.flags |= flagWatched
+		}
 	case p.asn == asn: // a prepend
 		n.learnt = p.learnt
 	case asn != 0 && p.asn != 0:
 		if t.links.novel(link{asn, p.asn, p.parent >= rootCount}) {
 			n.flags |= flagNovel
+		}
+		if t.watched.unknownNeighbour(p.asn, asn) != nil {
+			n.flags |= flagWatched
 		}
 		t.checkASPA(&n, parent)
 		t.checkValley(&n, parent)
@@ -147,7 +155,7 @@ func (t *pathTree) checkASPA(n *node, parent nodeID) {
 		return // a set is Invalid by rule, not by proof; longer than 255 is no path in earnest
 	}
 	n.hops++
-	if len(t.aspas) == 0 {
+	if t.aspas == nil {
 		return
 	}
 	if p.up == p.hops && t.aspas.Authorized(p.asn, n.asn) != rpki.NotProviderPlus {

@@ -27,7 +27,7 @@ func TestPathsAgreeWithTheRules(t *testing.T) {
 		}
 	}
 	rels := declared.Build()
-	tree := newPathTree(rels, aspas, newLinkMemory())
+	tree := newPathTree(rels, rpki.NewSet(rpki.Data{ASPAs: aspas}, "test").Attestations(), newLinkMemory())
 	aspaInvalid, valleys := 0, 0
 	for range 20_000 {
 		wire := make([]uint32, 1+r.IntN(6))
@@ -127,7 +127,7 @@ func BenchmarkASPAOfANewNode(b *testing.B) {
 	for i := uint32(0); i < 100_000; i += 4 {
 		aspas.Add(i, []uint32{i + 1, i + 2, i + 3})
 	}
-	t := newPathTree(nil, aspas, newLinkMemory())
+	t := newPathTree(nil, rpki.NewSet(rpki.Data{ASPAs: aspas}, "test").Attestations(), newLinkMemory())
 	t.nodes = append(t.nodes, node{origin: 1, hops: 1, up: 1})
 	b.ReportAllocs()
 	for i := uint32(0); b.Loop(); i++ {

@@ -139,11 +139,11 @@ func (e *Engine) Relate(inferred *topology.Relationships) {
 func (e *Engine) relate() {
 	e.parallel(func(s *shard) {
 		paths := s.table.paths
-		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.ASPAs() // what has expired takes nothing back
+		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.Attestations() // what has expired takes nothing back
 		for i := rootCount; i < len(paths.nodes); i++ {
 			paths.nodes[i] = paths.grow(paths.nodes[i].parent, paths.nodes[i].asn)
 		}
-		paths.aspas = e.known.VRPs.ASPAs()
+		paths.aspas = e.known.VRPs.Attestations()
 		v4, v6 := s.unsuspected()
 		for i := rootCount; i < len(paths.nodes); i++ {
 			if id := nodeID(i); v4.contains(i) || v6.contains(i) {

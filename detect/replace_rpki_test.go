@@ -139,7 +139,7 @@ func TestReplaceVRPsWorksPathsOutAnew(t *testing.T) {
 			continue
 		}
 		c.set(rpki.Data{ASPAs: aspas})
-		fresh := newPathTree(nil, aspas, c.links)
+		fresh := newPathTree(nil, rpki.NewSet(rpki.Data{ASPAs: aspas}, "test").Attestations(), c.links)
 		for _, s := range c.shards {
 			for id := nodeID(rootCount); int(id) < len(s.table.paths.nodes); id++ {
 				got := s.table.paths.nodes[id]

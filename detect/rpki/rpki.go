@@ -65,6 +65,7 @@ type Set struct {
 	v4, v6  table
 	anchors []string // by record.anchor
 	aspas   ASPAs
+	hops    *Attestations // the same as aspas
 	from    string
 	built   time.Time
 }
@@ -96,6 +97,14 @@ func (s *Set) ASPAs() ASPAs {
 		return nil
 	}
 	return s.aspas
+}
+
+// Attestations returns the same for whoever checks hop after hop, nil where nothing is attested.
+func (s *Set) Attestations() *Attestations {
+	if s == nil {
+		return nil
+	}
+	return s.hops
 }
 
 // Source names where the set came from and its version.

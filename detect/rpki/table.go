@@ -324,7 +324,7 @@ func (b *Builder) Duplicate() (VRP, bool) {
 // Set builds the set, which takes all the builder has: it must not be used any more. from names the
 // source and its version in evidence.
 func (b *Builder) Set(from string) *Set {
-	s := &Set{v4: newTable(b.v4.sorted()), v6: newTable(b.v6.sorted()), anchors: b.anchors, aspas: b.aspas, from: from, built: b.built}
+	s := &Set{v4: newTable(b.v4.sorted()), v6: newTable(b.v6.sorted()), anchors: b.anchors, aspas: b.aspas, hops: newAttestations(b.aspas), from: from, built: b.built}
 	*b = Builder{}
 	return s
 }
@@ -360,7 +360,7 @@ func (s *Set) With(d Delta, from string) (*Set, error) {
 		return nil, fmt.Errorf("more than %d VRPs", MaxVRPs)
 	}
 	out := &Set{v4: merge(s.v4.records, add.v4.sorted(), remove.v4.sorted()), v6: merge(s.v6.records, add.v6.sorted(), remove.v6.sorted()),
-		anchors: add.anchors, aspas: s.aspas, from: from, built: s.built}
+		anchors: add.anchors, aspas: s.aspas, hops: s.hops, from: from, built: s.built}
 	if len(d.ASPAs) > 0 {
 		out.aspas = maps.Clone(s.aspas)
 		if out.aspas == nil {
@@ -375,6 +375,7 @@ func (s *Set) With(d Delta, from string) (*Set, error) {
 		if len(out.aspas) > MaxASPAs {
 			return nil, fmt.Errorf("more than %d ASPAs", MaxASPAs)
 		}
+		out.hops = newAttestations(out.aspas)
 	}
 	return out, nil
 }

@@ -73,7 +73,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			s.store.Close()
 		}
 	}()
-	s.keeper, err = newKeeper(c.Knowledge, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
+	s.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
 	defer func() {
 		if err != nil {
 			s.keeper.close()
@@ -82,6 +82,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
+	s.keeper.current.Watches = c.Watches
 	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	if c.Ingest.RISLive.Enabled {
@@ -124,6 +125,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)),
 		inferrer:  newInferrer(inferEvery, log.With("component", "detect")),
+		past:      s.keeper.past,
 	}
 	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.keeper.knowledge(), s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()
@@ -146,6 +148,8 @@ func (s *Service) Addr() net.Addr { return s.server.Addr() }
 
 // Close closes the store. Run must have returned.
 func (s *Service) Close() error {
+	s.pipeline.keeping.Lock() // what is being kept of the past is
+	defer s.pipeline.keeping.Unlock()
 	s.keeper.close()
 	return s.store.Close()
 }
