@@ -29,7 +29,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("scorecard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	data := flags.String("data", "../shared/data", "folder of the real data; without it only what is in this repository is played")
-	fit := flags.Bool("fit", false, "instead of a scorecard, print what the weights of the rules (detect/weights.go) ought to be; nothing is changed")
+	fit := flags.Bool("fit", false, "instead of a scorecard, print what the weights of the rules (the table in detect/judge.go) ought to be; nothing is changed")
 	worlds := flags.Uint64("worlds", 4, "how many worlds to simulate, half of them for tuning")
 	asJSON := flags.Bool("json", false, "write JSON")
 	if err := flags.Parse(args); err != nil {
