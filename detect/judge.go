@@ -31,7 +31,7 @@ import (
 const (
 	weightPrior = -2.5 // most changes of routing are harmless
 
-	weightNeverSeen        = 3.2  // another AS has this very prefix, and this one never had it
+	weightNeverSeen        = 3.0  // another AS has this very prefix, and this one never had it
 	weightNeverSeenBriefly = 1.0  // the same, but the other AS has not had it for long either
 	weightSpecificNew      = 2.3  // a more-specific that was never announced before
 	weightStrangers        = 2.0  // nothing known connects the two ASes
@@ -69,7 +69,7 @@ const (
 	weightValleyUntested   = -1.5 // whether the path was usual before is not known
 	weightFewPrefixes      = -1.0 // added to the incident, not the route: one prefix may be policy
 	weightManyPrefixes     = 1.0
-	weightSmallOrigin      = 3.5
+	weightSmallOrigin      = 3.0
 	weightRepeated         = 2.0
 	weightFact             = 6.5  // true by the data itself: a reserved number, a community
 	weightProven           = 5.0  // the RPKI says so
@@ -82,7 +82,7 @@ const (
 
 // partialNovelty is what novelty is worth where the baseline is no table dump but some minutes of
 // updates: most of what is normal has not been heard yet.
-const partialNovelty = 0.4
+const partialNovelty = 0.3
 
 // novelty weighs the fact that something was never seen.
 func (s *shard) novelty(weight float64) float64 {
@@ -350,7 +350,7 @@ func (s *shard) judgePrepend(e *entry, g *group) *verdict {
 	v := &verdict{kind: incident.Prepend, offender: beside, next: after(g.tail, beside), victim: g.origin,
 		observed: g.origin, expected: []uint32{beside}, ledger: newLedger()}
 	v.rpki = s.know.VRPs.State(e.prefix, g.origin, true)
-	v.ledger.add("shape.small_origin", s.novelty(weightSmallOrigin), "path", "", "the origin %d is a number that people use to say how often to prepend", g.origin)
+	v.ledger.add("shape.small_origin", weightSmallOrigin, "path", "", "the origin %d is a number that people use to say how often to prepend", g.origin)
 	if n := s.table.paths.repeatsBesideOrigin(g.routes[0].node); n > 1 {
 		v.ledger.add("shape.repeated_neighbour", weightRepeated, "path", "", "AS%d stands %d times before it: prepending was meant", beside, n)
 	}
