@@ -89,11 +89,17 @@ func (s *shard) muchSmaller(a, b uint32) bool {
 func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usual []*origins.Pair) *verdict {
 	suspect, beneath := g.suspect, g.beneath
 	outside := s.firstOutside(g.tail, cover)
-	if suspect == 0 && cover != nil {
-		if i := s.firstNovelLink(g.tail, origin); i >= 0 {
-			suspect, beneath = g.tail[i+1], g.tail[i]
-		} else if outside > 0 {
-			suspect = g.tail[outside]
+	if cover != nil {
+		novel := s.firstNovelLink(g.tail, origin)
+		switch {
+		case novel >= 0 && outside <= novel+1:
+			suspect, beneath = g.tail[novel+1], g.tail[novel]
+		case outside > 0:
+			// Whoever stands before him passes the block on to others, too, but this to him alone.
+			suspect, beneath = g.tail[outside], 0
+			if !s.linked(suspect, g.tail[outside-1]) {
+				beneath = g.tail[outside-1]
+			}
 		}
 	}
 	if suspect == 0 {
@@ -112,6 +118,8 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 			v.ledger.add("path.single_source", s.novelty(weightSingleSource), "table", "", "everybody has it by %s, and nobody reaches %s through AS%d", pathList(g.tail), cover.prefix, g.tail[outside])
 		case outside == 1 && beneath != 0:
 			v.ledger.add("path.new_way", s.novelty(weightNewWay), "table", "", "everybody has it by AS%d, and nobody reaches %s through that", g.tail[outside], cover.prefix)
+		default:
+			v.ledger.add("path.new_way", 0, "table", "", "AS%d did not pass %s on in this way", suspect, cover.prefix)
 		}
 	}
 	s.tellHistory(v, e, cover, usual[0])
@@ -136,6 +144,30 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 		v.ledger.add("rpki.valid_origin", 0, "rpki", s.know.VRPs.Source(), "RPKI Valid, which proves the origin but not the path: %s", vrpList(r.VRPs))
 	}
 	return v
+}
+
+// contradicted tells from the routes to e that g's are not what they say: one AS on g's tail (denies) passes the usual route on to
+// some peers, though by that tail it has what is accused and gives it to one neighbour alone. The forger stands further on,
+// behind the last link that nobody has seen. It returns their places on the tail, 0 and 0 where there are none.
+func (s *shard) contradicted(e *entry, g *group) (denies, forger int) {
+	for i := len(g.tail) - 2; i >= 1; i-- {
+		var by []peerID
+		for _, r := range e.routes {
+			if s.table.paths.nodes[r.node].origin != g.origin && s.table.paths.passes(r.node, g.tail[i]) {
+				by = append(by, r.peer)
+			}
+		}
+		if s.peers.countASNs(by) < 2 {
+			continue
+		}
+		for j := len(g.tail) - 1; j > i; j-- {
+			if !s.linked(g.tail[j-1], g.tail[j]) {
+				return i, j
+			}
+		}
+		return i, i + 1
+	}
+	return 0, 0
 }
 
 // manyLinks is the number of neighbours from which new ones are nothing to wonder at.

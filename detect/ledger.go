@@ -36,7 +36,7 @@ func (l *ledger) add(rule string, weight float64, source, version, detail string
 
 func newLedger() ledger {
 	l := make(ledger, 0, 8)
-	l.add("prior", weightPrior, "calibration", "hand-set 1", "most changes of routing are harmless")
+	l.add("prior", weightPrior, "calibration", "2, by scorecard --fit", "most changes of routing are harmless")
 	return l
 }
 

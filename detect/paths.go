@@ -311,6 +311,16 @@ func (t *pathTree) tail(dst []uint32, id nodeID) []uint32 {
 	return dst
 }
 
+// passes reports that asn stands on a path.
+func (t *pathTree) passes(id nodeID, asn uint32) bool {
+	for ; id >= rootCount; id = t.nodes[id].parent {
+		if t.nodes[id].asn == asn {
+			return true
+		}
+	}
+	return false
+}
+
 // neighbours returns the AS beside the origin of a path and the one after it; 0 where there is none.
 func (t *pathTree) neighbours(id nodeID) (hop, up uint32) {
 	for origin := t.nodes[id].origin; id >= rootCount; id = t.nodes[id].parent {

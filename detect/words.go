@@ -28,7 +28,7 @@ func title(inc *incident.Incident) string {
 	case incident.SubprefixHijack:
 		return fmt.Sprintf("%s announces %s, part of %s's %s", off, what, victims, covering)
 	case incident.ForgedPath:
-		return fmt.Sprintf("%s stands beside %s on paths to %s where it never stood", off, victims, what)
+		return fmt.Sprintf("%s announces %s of %s with a forged path", off, what, victims)
 	case incident.ForgedPathSubprefix:
 		return fmt.Sprintf("%s announces %s in the name of %s, part of %s", off, what, victims, covering)
 	case incident.RouteLeak:
@@ -41,6 +41,8 @@ func title(inc *incident.Incident) string {
 		return fmt.Sprintf("%s mistyped a prepend: %s seems to come from %s", off, what, victims)
 	case incident.TypoASN:
 		return fmt.Sprintf("%s announces %s of %s, an AS number one slip away", off, what, victims)
+	case incident.TypoPrefix:
+		return fmt.Sprintf("%s announces %s of %s, one slip away from a prefix of its own", off, what, victims)
 	case incident.PrivateASNLeak, incident.BogonASN:
 		return fmt.Sprintf("%s lets reserved AS numbers out with %s", off, what)
 	case incident.BogonPrefix:
@@ -83,6 +85,7 @@ var whatItMeans = map[incident.Kind]string{
 	incident.InternalSpecifics:   "Routes meant for the inside of a network have got out (RFC 7908 type 6). The addresses stay with their holder, but traffic may come in at places not built for it, and where there are many such routes, routers elsewhere may run full or end the session.",
 	incident.Prepend:             "The origin is a number of prepends that landed in the place of an AS. The prefix stays reachable; the AS blamed has nothing to do with it.",
 	incident.TypoASN:             "The new origin is one slip of the finger from the right one: most likely a mistake in a configuration.",
+	incident.TypoPrefix:          "The prefix is one slip of the finger from one that the network announced until now: most likely a mistake in a configuration, which costs the network its own prefix, too.",
 	incident.PrivateASNLeak:      "AS numbers for private use were not removed before the route was passed on.",
 	incident.BogonASN:            "A reserved AS number was not removed before the route was passed on.",
 	incident.BogonPrefix:         "Nobody may use these addresses in the global table.",

@@ -29,6 +29,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("scorecard", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	data := flags.String("data", "../shared/data", "folder of the real data; without it only what is in this repository is played")
+	fit := flags.Bool("fit", false, "instead of a scorecard, print what the weights of the rules (the table in detect/judge.go) ought to be; nothing is changed")
+	worlds := flags.Uint64("worlds", 4, "how many worlds to simulate, half of them for tuning")
 	asJSON := flags.Bool("json", false, "write JSON")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -37,9 +39,13 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	results, err := play(append(sources, simulated()...))
+	results, err := play(append(sources, simulated(*worlds)...))
 	if err != nil {
 		return err
+	}
+	if *fit {
+		f := scorecard.FitWeights(results)
+		return f.Write(stdout)
 	}
 	card := scorecard.Tally(results)
 	if *asJSON {
@@ -59,9 +65,9 @@ func run(args []string, stdout, stderr io.Writer) error {
 }
 
 // simulated are worlds made up by package simulate, half of them for tuning and half for judging.
-func simulated() []scorecard.Source {
+func simulated(worlds uint64) []scorecard.Source {
 	var sources []scorecard.Source
-	for seed := range uint64(4) {
+	for seed := range worlds {
 		c := simulate.DefaultConfiguration()
 		c.Seed = seed
 		sources = append(sources, scorecard.Source{Group: scorecard.Simulated, Name: fmt.Sprintf("simulated-%d", seed), Judging: seed%2 == 1,

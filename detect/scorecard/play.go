@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"math"
 	"net/netip"
 	"slices"
 
@@ -50,14 +49,8 @@ type Judgment struct {
 	Raised   bool
 }
 
-// Confidence is the logistic of the summed weights, as the detector has it.
-func (j *Judgment) Confidence() float64 {
-	sum := 0.0
-	for _, e := range j.Evidence {
-		sum += e.Weight
-	}
-	return 1 / (1 + math.Exp(-sum))
-}
+// Confidence is that of the ledger.
+func (j *Judgment) Confidence() float64 { return incident.Confidence(j.Evidence) }
 
 // accusation is what verdicts share that are one Judgment. The victim is left out, as the detector does with kinds that have many.
 type accusation struct {
