@@ -103,8 +103,9 @@ type Engine struct {
 	inferred *topology.Relationships // nil before the first inference
 	lastVRPs *rpki.Set               // the last there were, also when they have expired
 
-	watching  bool // the history's clock goes on: something was heard
-	remembers bool // the history of an earlier run was loaded
+	planned   ingest.Time // up to when ends of plans were looked at
+	watching  bool        // the history's clock goes on: something was heard
+	remembers bool        // the history of an earlier run was loaded
 
 	idScratch []uint32
 }
@@ -122,12 +123,14 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
 	e.given, e.infers = k, k.Relationships == nil
 	k.Relationships = e.relationships()
+	k.watched = compileWatches(k.Watches, k.IRR, k.WatchSets)
 	e.known = &k
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
 			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
+		s.table.watched, s.table.paths.watched = k.watched, k.watched
 		e.shards = append(e.shards, s)
 	}
 	return e
@@ -287,6 +290,7 @@ func (e *Engine) tick() {
 	e.cases.full = nil
 	e.peers.countActive()
 	e.watch(e.clock, e.peers.active)
+	e.endPlans()
 	need := e.cases.need()
 	e.judge(need)
 	if e.beginBursts() {
@@ -296,6 +300,7 @@ func (e *Engine) tick() {
 		}
 	}
 	e.correlate()
+	e.cases.unmute(e.clock)
 	e.bursts.end(e.cases.cases, e.clock)
 }
 

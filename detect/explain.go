@@ -29,7 +29,8 @@ type Explanation struct {
 	Relationships []PathLink          `json:"relationships"`
 	History       History             `json:"history"`
 	Leak          *Leak               `json:"leak"`
-	Kind          *incident.Kind      `json:"kind"` // nil when nothing is wrong
+	Watches       []string            `json:"watches"` // that have something to do with the prefix or an AS of the path
+	Kind          *incident.Kind      `json:"kind"`    // nil when nothing is wrong
 	Confidence    float64             `json:"confidence"`
 	Evidence      []incident.Evidence `json:"evidence"`
 	Explanation   string              `json:"explanation"`
@@ -258,7 +259,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
-	en := entry{prefix: p}
+	en := entry{prefix: p, watched: s.know.watched.covers(p)}
 	if id, ok := s.table.lookup(p); ok {
 		known := s.table.entry(id)
 		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(known))...)
@@ -266,6 +267,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
+	x.Watches = watchNames(s.know.watched.of(p, &verdict{also: x.ASPath}))
 	x.Relationships = s.pathLinks(p, node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
@@ -299,6 +301,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	v := s.judgeGroup(&en, &g)
 	if leak := s.explainLeak(&en, rs, v); leak != nil {
 		v = leak
+	} else if path := s.explainPaths(&en, rs, v); path != nil {
+		v = path
 	}
 	x.tell(v)
 	return x

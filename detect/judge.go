@@ -105,6 +105,7 @@ type verdict struct {
 	covering netip.Prefix
 	rpki     rpki.State
 	irr      irr.State
+	planned  bool // a plan speaks against it
 	ledger   ledger
 }
 
@@ -144,7 +145,7 @@ func manyVictims(k incident.Kind) bool {
 
 // judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
 func (s *shard) judgeGroup(e *entry, g *group) *verdict {
-	v := s.judge(e, g)
+	v := s.judgeWatched(e, g, s.judge(e, g))
 	if v != nil {
 		v.irr = s.know.IRR.State(e.prefix, v.observed)
 	}

@@ -23,6 +23,10 @@ type Knowledge struct {
 	Delegations   *registry.Set
 	IRR           *irr.Database
 	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths
+	Watches       WatchList
+	WatchSets     map[string][]uint32 // members of the as-sets of Watches, for where there is no IRR
+
+	watched *watched // the same, ready for look-up; made by the engine
 }
 
 // KnowledgeFiles names the files that hold Knowledge, and what of it the operator says himself. The service also takes an

@@ -27,6 +27,7 @@ const (
 	flagNovel                           // something on the path was not in linkMemory when the node was made or last judged
 	flagBlackhole                       // the route is tagged BLACKHOLE
 	flagASPA                            // the path is ASPA Invalid, whoever receives it
+	flagWatched                         // a watch has something to say of it: who originates it, or who stands beside whom
 	flagFree                            // the node stands for nothing; its parent is the next such
 )
 
@@ -94,6 +95,7 @@ type pathTree struct {
 	rels     *topology.Relationships
 	aspas    *rpki.Attestations
 	links    *linkMemory
+	watched  *watched
 }
 
 func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *linkMemory) *pathTree {
@@ -200,11 +202,17 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	switch {
 	case parent < rootCount:
 		n.origin = asn
+		if t.watched.owns(asn) {
+			n.flags |= flagWatched
+		}
 	case p.asn == asn: // a prepend
 		n.learnt = p.learnt
 	case asn != 0 && p.asn != 0:
 		if t.links.novel(link{asn, p.asn, p.parent >= rootCount}) {
 			n.flags |= flagNovel
+		}
+		if t.watched.unknownNeighbour(p.asn, asn) != nil {
+			n.flags |= flagWatched
 		}
 		t.checkASPA(&n, p)
 		t.checkValley(&n, p)

@@ -61,6 +61,8 @@ type finding struct {
 	verdict *verdict
 	peers   []peerID // sorted
 	asns    int      // distinct peer ASNs among them
+	watches []*watch // that it concerns
+	need    int      // peer ASNs that must agree; 0: as many as for everything
 	paths   [][]uint32
 	usual   [][]uint32
 	alike   *alike // of its case; the correlator's
@@ -152,7 +154,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 	switch {
 	case s.learning || u.Kind == ingest.RIB:
 		s.learnLinks(path)
-	case e.suspect || !s.harmless(o, path):
+	case e.suspect || e.watched || !s.harmless(o, path):
 		s.markDirty(e, id, u.Time)
 		return
 	}
@@ -307,7 +309,9 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 		s.noteSpecific(e, &g, v)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
-			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
+			if rest := s.judgeLeaks(e, g.routes, s.leaked, add); !v.awaited() {
+				s.learn(e, &g, s.judgePaths(e, rest, add))
+			}
 		case v.raised() && v.yieldsToLeak():
 			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, add); len(rest) > 0 {
 				add(v, rest)
@@ -430,6 +434,7 @@ func (s *shard) finding(e *entry, d dirtyEntry, v *verdict, rs []route) finding 
 	slices.Sort(f.peers)
 	f.asns = s.peers.countASNs(f.peers)
 	f.usual = s.usualPaths(e, v)
+	f.watch(s.know.watched, s.peers)
 	v.cover = nil // an entry may move when the table grows
 	return f
 }

@@ -24,6 +24,7 @@ type entry struct {
 	prefix  netip.Prefix
 	routes  []route     // sorted by peer
 	origins origins.Ref // all that ever were, in the order of first appearance
+	watched bool        // it is watched: every change asks for a judgement
 	suspect bool        // some route was not harmless when last judged: any change asks for a new judgement
 	dirty   int32       // 1 + its place on the list of entries to judge at the next tick; 0 when not there
 }
@@ -44,6 +45,7 @@ const entryChunk = 1 << 10
 type table struct {
 	paths     *pathTree
 	history   *origins.History
+	watched   *watched
 	chunks    [][]entry
 	size      uint32 // entries
 	index     idIndex
@@ -94,7 +96,7 @@ func (t *table) entryFor(p netip.Prefix) (id uint32, ok bool) {
 		t.chunks = append(t.chunks, make([]entry, entryChunk))
 	}
 	t.size++
-	t.entry(id).prefix = p
+	t.entry(id).prefix, t.entry(id).watched = p, t.watched.covers(p)
 	t.index.add(h, id)
 	t.lengths[family(p.Addr())][p.Bits()] = true
 	return id, true

@@ -55,6 +55,15 @@ func title(inc *incident.Incident) string {
 		return fmt.Sprintf("%s announces %s against the ROA of %s", off, what, victims)
 	case incident.ROAChange:
 		return fmt.Sprintf("A change of ROAs made %s of %s RPKI Invalid", what, victims)
+	case incident.NewNeighbour:
+		return fmt.Sprintf("%s passes on %s of %s, of which it is no declared neighbour", off, what, victims)
+	case incident.NewPrefix:
+		if covering != "" {
+			return fmt.Sprintf("%s announces %s, a longer part of %s than its watch allows", off, what, covering)
+		}
+		return fmt.Sprintf("%s announces %s, which its watch does not have", off, what)
+	case incident.PathPolicy:
+		return fmt.Sprintf("Paths to %s of %s by %s go where they must not", what, victims, off)
 	case incident.BlackholeLeak:
 		return fmt.Sprintf("%s lets the blackhole route %s out", off, what)
 	}
@@ -78,6 +87,9 @@ var whatItMeans = map[incident.Kind]string{
 	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
 	incident.ROAChange: "The routes are as ever, but networks that validate origins drop them from now on, so traffic to these addresses fails in parts of the Internet. " +
 		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
+	incident.NewNeighbour:  "A network passes on these routes that the watch names neither as an upstream nor as a peer: a new contract that the watch does not know of yet, a leak, or a path that somebody made up.",
+	incident.NewPrefix:     "The watched network announces something that its watch does not have, or parts smaller than it allows: a change of its own that the watch does not know of yet, or a slip.",
+	incident.PathPolicy:    "Traffic to these addresses passes a network that it must not pass, or none of those that it must.",
 	incident.BlackholeLeak: "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
 }
 

@@ -97,6 +97,9 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 		}
 		fmt.Fprintf(&b, "  valley: AS%d had it from AS%d and gave it to AS%d (%s)\n", x.Leak.Leaker, x.Leak.From, x.Leak.To, how)
 	}
+	if len(x.Watches) > 0 {
+		fmt.Fprintf(&b, "  watches: %s\n", strings.Join(x.Watches, ", "))
+	}
 	fmt.Fprintf(&b, "%s\n", x.Explanation)
 	_, err := g.Stdout.Write([]byte(b.String()))
 	return err

@@ -49,6 +49,7 @@ func (f KnowledgeFlags) load() (config.Config, detect.Knowledge, error) {
 	if err != nil {
 		return c, k, &UsageError{err}
 	}
+	k.Watches = c.Watches
 	return c, k, nil
 }
 

@@ -16,9 +16,11 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/routevigil/routevigil/alert"
 	"github.com/routevigil/routevigil/api"
@@ -38,6 +40,7 @@ type Config struct {
 	Ingest    Ingest                 `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
 	Archive   fetch.Configuration    `yaml:"archive" doc:"Where files of RIPE RIS and RouteViews are got from: by the commands fetch and replay, and after a gap of a live feed (ingest.backfill)."`
 	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history."`
+	Watches   detect.WatchList       `yaml:"watches" doc:"What you declare of networks that you care for: it is evidence, and incidents that touch a watch bear its name. None by default."`
 	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
 	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
 	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
@@ -67,6 +70,20 @@ func Default() Config {
 		Alert:     alert.DefaultConfiguration(),
 		API:       api.DefaultConfiguration(),
 	}
+}
+
+// Validate reports names in one section that another does not know.
+func (c Config) Validate() error {
+	var errs []error
+	names := c.Watches.Names()
+	for i, w := range c.Alert.Webhooks {
+		for j, name := range w.Watches {
+			if !slices.Contains(names, name) {
+				errs = append(errs, fmt.Errorf("alert.webhooks[%d].watches[%d]: there is no watch %q", i, j, name))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // maxFileSize is far more than any configuration and far less than what the file was perhaps mistaken for.

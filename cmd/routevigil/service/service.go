@@ -82,6 +82,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
+	s.keeper.current.Watches = c.Watches
 	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
 	if c.Ingest.RISLive.Enabled {
