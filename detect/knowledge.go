@@ -7,6 +7,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -42,6 +43,8 @@ type KnowledgeFiles struct {
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
 
+	Past past.Configuration `yaml:"past" doc:"What the service keeps of all these, so that a verdict of the past can be given again."`
+
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
 }
 
@@ -75,9 +78,9 @@ func (f IRRFiles) Validate() error {
 	return errors.Join(errs...)
 }
 
-// DefaultKnowledgeFiles names none.
+// DefaultKnowledgeFiles names none, and keeps what the service is given.
 func DefaultKnowledgeFiles() KnowledgeFiles {
-	return KnowledgeFiles{Refresh: refresh.DefaultConfiguration()}
+	return KnowledgeFiles{Past: past.DefaultConfiguration(), Refresh: refresh.DefaultConfiguration()}
 }
 
 // Check reports files that make no sense without others.
@@ -114,12 +117,18 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	}
 	errs = append(errs, f.Check())
 	read(func() (err error) { k.VRPs, err = rpki.ReadFile(f.VRPs, f.VRPs, f.SLURM...); return err }, f.VRPs)
-	read(func() (err error) { k.Relationships, err = topology.ReadFile(f.Relationships); return err }, f.Relationships)
-	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
-	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)
-	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
+	read(func() (err error) {
+		k.Relationships, err = topology.ReadFile(f.Relationships, f.Relationships)
+		return err
+	}, f.Relationships)
+	read(func() (err error) {
+		k.Organisations, err = topology.ReadOrganisations(f.Organisations, f.Organisations)
+		return err
+	}, f.Organisations)
+	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated, f.Delegated); return err }, f.Delegated...)
+	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
 	read(func() error {
-		db, err := topology.ReadPeeringDB(f.PeeringDB)
+		db, err := topology.ReadPeeringDB(f.PeeringDB, f.PeeringDB)
 		if err != nil {
 			return err
 		}
