@@ -1,5 +1,6 @@
 # make demo        build everything and show it, without the Internet, on http://localhost:8480
 # make test        every test there is: Go, and the dashboard in a browser
+# make growth      how the detector's memory and time grow: detect/growth.svg and detect/GROWTH.md
 # make scorecard   how right the detector is: what it finds of events whose truth is known, what it says of what was none
 #
 # Needs Go and Node.js. The browser tests use Chromium, the race detector a C compiler.
@@ -15,7 +16,7 @@ VERSION ?=
 
 export CGO_ENABLED = 0
 
-.PHONY: demo test build web lint race fuzz bench scorecard clean
+.PHONY: demo test build web lint race fuzz bench scorecard growth clean
 
 demo: build
 	./routevigil serve --demo
@@ -66,6 +67,9 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # Fails while the detector misses something it is meant to reach. Real data are played where there are any.
+growth:
+	$(GO) run ./cmd/growth
+
 scorecard:
 	$(GO) run ./cmd/scorecard
 

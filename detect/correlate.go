@@ -58,6 +58,7 @@ type correlator struct {
 	cases    map[caseKey]*incidentCase
 	absorbed []*incidentCase // of this tick, by re-originations
 	unmuteAt ingest.Time     // when the first mute ends that silences an incident; 0: none does
+	earliest ingest.Time     // no deadline of any case is before; 0: not known
 	sequence uint64
 }
 
@@ -96,6 +97,7 @@ func (c *correlator) applyCase(k caseKey, changes []findingChange, need int, now
 		ic.replace(ch, need)
 		at = max(at, ch.at)
 	}
+	c.earliest = 0
 	ic.dirty = true
 	ic.most = max(ic.most, len(ic.findings))
 	switch {
@@ -215,11 +217,16 @@ func (c *correlator) send(ic *incidentCase, change incident.Change, inc incident
 // fireDeadlines handles everything that falls due before t, in order of time. What that makes due in
 // turn, forgetting an ended case, tells nobody anything and may come last.
 func (c *correlator) fireDeadlines(t ingest.Time) {
-	for {
+	for c.earliest <= t {
 		var due []*incidentCase
+		c.earliest = math.MaxInt64
 		for _, ic := range c.cases {
-			if ic.deadline != 0 && ic.deadline <= t {
+			switch {
+			case ic.deadline == 0:
+			case ic.deadline <= t:
 				due = append(due, ic)
+			default:
+				c.earliest = min(c.earliest, ic.deadline)
 			}
 		}
 		if len(due) == 0 {
@@ -231,6 +238,7 @@ func (c *correlator) fireDeadlines(t ingest.Time) {
 		for _, ic := range due {
 			c.fire(ic)
 		}
+		c.earliest = 0
 	}
 }
 
@@ -277,6 +285,7 @@ func (c *correlator) adopt(inc incident.Incident) {
 		return
 	}
 	at := ingest.TimeOf(inc.UpdatedAt)
+	c.earliest = 0
 	c.cases[k] = &incidentCase{findingSet: newFindingSet(), key: k, state: quiet, last: inc, peak: inc.Severity.Rank(), reported: at, quietFrom: at, deadline: at.Add(c.config.Hold)}
 }
 

@@ -77,7 +77,7 @@ var layers = map[string][]string{
 	"store":  {"store", "detect/incident", "ingest"},
 	"alert":  {"alert", "detect/incident", "ingest", "store"}, // store: the outbox
 	"api":    {"api", "store", "detect", "ingest"},
-	"cmd":    {"cmd", "alert", "api", "store", "detect", "ingest"}, // cmd/scorecard is for those who work on this, and not shipped
+	"cmd":    {"cmd", "alert", "api", "store", "detect", "ingest"}, // cmd/scorecard and cmd/growth are for those who work on this, and not shipped
 }
 
 // unshipped is what the program is not built with, and who may import it.
