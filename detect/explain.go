@@ -234,7 +234,8 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	oldNow, oldNeed, oldActive, known := s.now, s.need, s.peers.active, len(s.peers.list)
 	s.peers.countActive()
-	nodes, pairs := len(s.table.paths.nodes), s.table.history.Len()
+	nodes, pairs, free := len(s.table.paths.nodes), s.table.history.Len(), s.table.paths.free
+	s.table.paths.free = 0 // what is added stands at the end
 	ids := make([]peerID, peers)
 	for i := range ids {
 		ids[i] = peerID(known + i)
@@ -243,6 +244,7 @@ func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	s.now, s.need = now, peers
 	f(ids)
 	s.table.paths.cut(nodes)
+	s.table.paths.free = free
 	s.table.history.Cut(pairs)
 	s.peers.list = s.peers.list[:known]
 	s.now, s.need, s.peers.active = oldNow, oldNeed, oldActive

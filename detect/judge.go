@@ -162,9 +162,13 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	if v := s.judgePrepend(e, g); v.raised() {
 		return v
 	}
-	cover, coverOrigins := s.cover(e)
 	usual := s.usualBefore(e, g.origin)
 	expected := usual
+	var cover *entry
+	var coverOrigins []*origins.Pair
+	if len(usual) == 0 || tooLong(e.prefix) {
+		cover, coverOrigins = s.cover(e)
+	}
 	if len(usual) == 0 {
 		expected = coverOrigins
 	}
@@ -524,43 +528,20 @@ func (s *shard) foreignSpecifics(c *entry) int {
 	if c.prefix.Addr().Is6() {
 		deepest = 48
 	}
-	budget := 512
-	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
-		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
-			if id, ok := s.table.lookup(p); ok {
-				s.table.history.Each(s.table.entry(id).origins, func(o *origins.Pair) bool {
-					co := s.table.origin(c, o.Origin())
-					foreign := o.MarkedUsual() && o.Routes() > 0 && (co == nil || !co.MarkedUsual())
-					if foreign {
-						n++
-					}
-					return !foreign
-				})
+	for e := range s.table.within(c.prefix, deepest, 512) {
+		s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+			foreign := false
+			if o.MarkedUsual() && o.Routes() > 0 {
+				co := s.table.origin(c, o.Origin())
+				foreign = co == nil || !co.MarkedUsual()
 			}
-			next, ok := nextPrefix(p)
-			if !ok {
-				break
+			if foreign {
+				n++
 			}
-			p = next
-		}
+			return !foreign
+		})
 	}
 	return n
-}
-
-// nextPrefix returns the prefix of the same length after p.
-func nextPrefix(p netip.Prefix) (netip.Prefix, bool) {
-	b := p.Addr().AsSlice()
-	i, bit := (p.Bits()-1)/8, byte(1)<<(7-(p.Bits()-1)%8)
-	for i >= 0 {
-		old := b[i]
-		b[i] += bit
-		if b[i] > old {
-			a, _ := netip.AddrFromSlice(b)
-			return netip.PrefixFrom(a, p.Bits()), true
-		}
-		i, bit = i-1, 1
-	}
-	return netip.Prefix{}, false
 }
 
 // weighROV adds the RPKI's answer.

@@ -61,7 +61,7 @@ func (s *shard) leaked(id nodeID) (leak, bool) {
 }
 
 func (s *shard) byRelationships(id nodeID) (leak, bool) {
-	if n := &s.table.paths.nodes[id]; n.leakAs != 0 {
+	if n := &s.table.paths.nodes[id]; n.leak.rfc7908() != 0 {
 		return s.nodeLeak(id), true
 	}
 	return s.hiddenLeak(id)
@@ -70,7 +70,7 @@ func (s *shard) byRelationships(id nodeID) (leak, bool) {
 // nodeLeak is the leak that the node of a path says it has.
 func (s *shard) nodeLeak(id nodeID) leak {
 	from, leaker, to := s.table.paths.triple(id)
-	return leak{valley{from, leaker, to}, int(s.table.paths.nodes[id].leakAs), byRelations}
+	return leak{valley{from, leaker, to}, s.table.paths.nodes[id].leak.rfc7908(), byRelations}
 }
 
 // hiddenLeak finds a leak over a link that was never seen, by relations of which not all are otherwise known.
@@ -88,7 +88,7 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 		if across && up && max(basis, before) > byRelations && s.newLinkAmong(path[i-1], a, b) {
 			l := leak{valley{path[i-1], a, b}, 0, max(basis, before)}
 			if l.basis == byRegistry {
-				l.rfc7908 = leakType(learnt, rel)
+				l.rfc7908 = typeOfLeak(learnt, rel)
 			}
 			return l, true
 		}
@@ -99,8 +99,8 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 	return leak{}, false
 }
 
-// leakType is the type of leak (RFC 7908 §3) of one who stands so to whom he had a route from, and to whom he gave it.
-func leakType(from, to topology.Relation) int {
+// typeOfLeak is the type of leak (RFC 7908 §3) of one who stands so to whom he had a route from, and to whom he gave it.
+func typeOfLeak(from, to topology.Relation) int {
 	switch {
 	case from == topology.Customer && to == topology.Customer:
 		return 1

@@ -140,11 +140,12 @@ func (e *Engine) relate() {
 	e.parallel(func(s *shard) {
 		paths := s.table.paths
 		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.Attestations() // what has expired takes nothing back
-		fresh := false                                                             // some path has a valley that is not usual yet
-		for i := rootCount; i < len(paths.nodes); i++ {
-			paths.nodes[i] = paths.again(nodeID(i))
-			if !fresh && paths.nodes[i].leak != 0 {
-				from, leaker, to := paths.triple(nodeID(i))
+		s.table.endCleaning()
+		fresh := false // some path has a valley that is not usual yet
+		for id := range paths.fromRoots() {
+			paths.nodes[id] = paths.again(id)
+			if !fresh && paths.nodes[id].leak != 0 {
+				from, leaker, to := paths.triple(id)
 				fresh = !s.links.usualValley(from, leaker, to)
 			}
 		}
