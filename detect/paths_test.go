@@ -149,7 +149,7 @@ func TestNodesAgain(t *testing.T) {
 			a, b := 1+r.Uint32N(ases), 1+r.Uint32N(ases)
 			tree.links.learn([]link{{a, b, r.IntN(2) == 0}}, nil)
 		}
-		for id := nodeID(rootCount); int(id) < len(tree.nodes); id++ {
+		for id := range tree.fromRoots() {
 			old := tree.nodes[id]
 			got, want := tree.again(id), tree.grow(old.parent, old.asn)
 			if got != want {

@@ -145,15 +145,21 @@ type update struct {
 	stop    context.CancelCauseFunc
 	cancel  context.CancelFunc
 	spool   *copyFile         // takes the place of the copy so far, where everything is new; nil: it does not
-	changes map[string][]byte // what became of an object, by its key: its text, nil where it is gone. They come last.
+	changes map[string]change // what became of an object, by its key. They come last.
 	size    int64             // of changes, in bytes
 	err     error             // of the spool
 	key     []byte
 	text    []byte
 }
 
+// change is the text of an object that came or that is gone.
+type change struct {
+	text []byte
+	gone bool
+}
+
 func (m *Mirror) newUpdate(ctx context.Context) *update {
-	u := &update{m: m, outer: ctx, changes: map[string][]byte{}}
+	u := &update{m: m, outer: ctx, changes: map[string]change{}}
 	slow := &failure{fmt.Errorf("an update of %s was not done after %v", m.c.Source, maxTime), TooMuch}
 	limited, cancel := context.WithTimeoutCause(ctx, maxTime, slow)
 	u.cancel = cancel
@@ -214,7 +220,7 @@ func (u *update) Add(o *rpsl.Object) {
 	}
 	u.text = o.Append(u.text[:0], irr.Reads)
 	if _, changed := u.changes[string(key)]; u.spool == nil || changed {
-		u.change(slices.Clone(u.text))
+		u.change(false)
 		return
 	}
 	if u.spool.object(u.text); u.spool.err != nil && u.err == nil {
@@ -226,20 +232,22 @@ func (u *update) Add(o *rpsl.Object) {
 func (u *update) Remove(o *rpsl.Object) {
 	key, ok := irr.AppendKey(u.key[:0], o)
 	if u.key = key; ok {
-		u.change(nil)
+		u.text = o.Append(u.text[:0], irr.Reads)
+		u.change(true)
 	}
 }
 
-// change notes what became of the object with u.key.
-func (u *update) change(text []byte) {
+// change notes what became of the object with u.key and u.text.
+func (u *update) change(gone bool) {
 	const each = 100 // for an entry of the map
+	text := slices.Clone(u.text)
 	if before, ok := u.changes[string(u.key)]; ok {
-		u.size -= int64(len(before))
+		u.size -= int64(len(before.text))
 	} else {
 		u.size += int64(len(u.key)) + each
 	}
 	u.size += int64(len(text))
-	u.changes[string(u.key)] = text
+	u.changes[string(u.key)] = change{text, gone}
 	if u.size > u.m.memory {
 		u.stop(&failure{fmt.Errorf("more than %d bytes of changes to %s at once", u.m.memory, u.m.c.Source), TooMuch})
 	}
@@ -248,7 +256,15 @@ func (u *update) change(text []byte) {
 // errCopy says that the copy that was to be changed cannot be read.
 var errCopy = errors.New("it cannot be read, and is fetched anew")
 
-// write writes what is now the copy beside it, and hands it to b.
+// builder returns a Builder that write makes what is now the copy: of all that was there before, if that is the rest.
+func (u *update) builder() *irr.Builder {
+	if u.spool == nil && u.m.db != nil {
+		return u.m.db.Edit()
+	}
+	return irr.NewBuilder(nil)
+}
+
+// write writes what is now the copy beside it, and hands it to b, which is of builder.
 func (u *update) write(next state, b *irr.Builder) (err error) {
 	if u.err != nil {
 		return u.err
@@ -270,6 +286,7 @@ func (u *update) write(next state, b *irr.Builder) (err error) {
 		}
 	}()
 	to.head(next)
+	edits := u.spool == nil && u.m.db != nil
 	var ours error // of writing, or because we are to stop
 	_, err = read(from, func(key []byte, o *rpsl.Object) error {
 		if ours = cmp.Or(to.err, u.outer.Err()); ours != nil {
@@ -278,7 +295,9 @@ func (u *update) write(next state, b *irr.Builder) (err error) {
 		if _, changed := u.changes[string(key)]; !changed {
 			u.text = o.Append(u.text[:0], irr.Reads)
 			to.object(u.text)
-			b.Add(o)
+			if !edits {
+				b.Add(o)
+			}
 		}
 		return nil
 	})
@@ -290,11 +309,16 @@ func (u *update) write(next state, b *irr.Builder) (err error) {
 	}
 	var o rpsl.Object
 	for _, key := range slices.Sorted(maps.Keys(u.changes)) {
-		if text := u.changes[key]; text != nil {
-			to.object(text)
-			if o.Parse(text) == nil { // which it was written from
-				b.Add(&o)
-			}
+		c := u.changes[key]
+		if !c.gone {
+			to.object(c.text)
+		}
+		switch err := o.Parse(c.text); { // nil: it was written from an object
+		case err != nil:
+		case c.gone:
+			b.Remove(&o)
+		default:
+			b.Add(&o)
 		}
 	}
 	return to.err

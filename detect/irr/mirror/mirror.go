@@ -3,8 +3,9 @@
 // The copy is one file of RPSL, compressed, with only what an irr.Builder reads. Its first line says how far it has come:
 // what is in the file and how far that is cannot come apart. An update collects what has changed, writes the file anew
 // beside the old one and puts it in its place once it is whole and on the disk. So whatever interrupts an update, the
-// next one goes on from a good copy. Writing a registry of a million objects takes seconds and happens once an update,
-// which is why updates are minutes apart; a log of changes would be written faster, but read slower and be far more code.
+// next one goes on from a good copy. Writing a registry of a million objects takes three seconds (BenchmarkUpdate) and
+// happens once an update, which is why updates are minutes apart; a log of changes would be written faster, but read
+// slower and be far more code. What is in use is changed, not built anew.
 package mirror
 
 import (
@@ -401,7 +402,7 @@ func (m *Mirror) finish(u *update, next state) error {
 			return nil
 		}
 	}
-	b := irr.NewBuilder(nil)
+	b := u.builder()
 	if err := u.write(next, b); err != nil {
 		if errors.Is(err, errCopy) { // what it was made of, too, is gone
 			m.kept = false

@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -369,4 +371,63 @@ func BenchmarkUpdate(b *testing.B) {
 		change(routes/1000, 1000, n)
 	}
 	b.ReportMetric(float64(info.Size())/routes, "disk-bytes/route")
+}
+
+// What is in use after updates is what the copy holds.
+func TestUpdatesAsTheCopy(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	m := New(Configuration{Source: "TEST", NRTM3: "irr.example:43"}, filepath.Join(t.TempDir(), "copy"), nil, 0, func(*irr.Database) {}, nil, slog.New(slog.DiscardHandler))
+	object := func() *rpsl.Object {
+		n := r.IntN(40)
+		text := fmt.Sprintf("route: 10.%d.0.0/16\norigin: AS%d\nmember-of: RS-%d\nmnt-by: M%d\nsource: TEST\n", n, 1+r.IntN(3), r.IntN(3), r.IntN(3))
+		switch r.IntN(4) {
+		case 0:
+			text = fmt.Sprintf("as-set: AS-%d\nmembers: AS%d, AS-%d\nsource: TEST\n", n, 1+r.IntN(100), r.IntN(40))
+		case 1:
+			text = fmt.Sprintf("aut-num: AS%d\nimport: from AS%d accept ANY\nexport: to AS1 announce AS-%d\nsource: TEST\n", 1+n, 1+r.IntN(100), r.IntN(40))
+		}
+		var o rpsl.Object
+		if err := o.Parse([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		return &o
+	}
+	for step := range 60 {
+		u := m.newUpdate(t.Context())
+		if step%20 == 0 {
+			u.Drop("TEST")
+		}
+		for range 30 {
+			if r.IntN(3) == 0 {
+				u.Remove(object())
+			} else {
+				u.Add(object())
+			}
+		}
+		if err := m.finish(u, state{Serial: uint64(step)}); err != nil {
+			t.Fatal(err)
+		}
+		u.end()
+		want, err := ReadCopy(m.path, "copy")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want.Counts(), m.db.Counts()); diff != "" {
+			t.Fatalf("step %d (-copy +in use):\n%s", step, diff)
+		}
+		for n := range 40 {
+			for origin := range uint32(4) {
+				p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n)}), 16)
+				if diff := cmp.Diff(want.Check(p, origin), m.db.Check(p, origin), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+					t.Fatalf("step %d, %v by AS%d (-copy +in use):\n%s", step, p, origin, diff)
+				}
+			}
+			if diff := cmp.Diff(want.ASSet(fmt.Sprintf("AS-%d", n)), m.db.ASSet(fmt.Sprintf("AS-%d", n))); diff != "" {
+				t.Fatalf("step %d, AS-%d (-copy +in use):\n%s", step, n, diff)
+			}
+			if diff := cmp.Diff(want.Cone(uint32(n), 1000), m.db.Cone(uint32(n), 1000)); diff != "" {
+				t.Fatalf("step %d, the cone of AS%d (-copy +in use):\n%s", step, n, diff)
+			}
+		}
+	}
 }
