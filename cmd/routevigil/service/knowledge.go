@@ -18,6 +18,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
+	"github.com/routevigil/routevigil/detect/irr/whois"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -53,6 +54,10 @@ type keeper struct {
 	pause      time.Duration   // between twice putting it together
 	dumps      *irr.Database   // of the files
 	mirrored   []*irr.Database // in the order of the configuration; nil where there is nothing yet
+
+	sets      []string     // as-sets of watches that a server is asked for; none where there is no such server
+	server    whois.Client // that is asked
+	setsEvery time.Duration
 
 	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
@@ -370,6 +375,45 @@ func (k *keeper) knowledge() detect.Knowledge {
 	return k.current
 }
 
+// watch gives the detector watches to begin with. Where no registry is at hand a server is asked what their as-sets hold.
+func (k *keeper) watch(l detect.WatchList, f detect.KnowledgeFiles) {
+	k.current.Watches = l
+	if server, ok := f.IRR.Server(); ok {
+		k.sets, k.server, k.setsEvery = l.ASSets(), server, f.Refresh.Others
+	}
+}
+
+// retrySets is when a server is asked again that did not answer.
+const retrySets = time.Minute
+
+// followSets asks what the as-sets of watches hold, at once and again from time to time. What was said stays in use
+// while the server cannot be asked.
+func (k *keeper) followSets(ctx context.Context) {
+	for len(k.sets) > 0 {
+		wait := k.setsEvery
+		sets, err := k.server.ASSets(ctx, k.sets)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			k.log.Warn("a server cannot be asked for the as-sets of watches; trying again", "in", retrySets, "error", err)
+			wait = retrySets
+		default:
+			for _, name := range k.sets {
+				if len(sets[name]) == 0 {
+					k.log.Warn("an as-set of a watch is empty or unknown", "as_set", name, "server", k.server.Address)
+				}
+			}
+			k.use(func(now *detect.Knowledge) { now.WatchSets = sets })
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // run keeps the sources fresh until ctx ends. questions is where the detector answers between two batches.
 func (k *keeper) run(ctx context.Context, questions chan<- func(*detect.Engine)) error {
 	var wg sync.WaitGroup
@@ -378,6 +422,7 @@ func (k *keeper) run(ctx context.Context, questions chan<- func(*detect.Engine))
 		wg.Go(func() { _ = s.Run(ctx) })
 	}
 	wg.Go(func() { k.followRegistries(ctx) })
+	wg.Go(func() { k.followSets(ctx) })
 	for {
 		select {
 		case <-k.news:
