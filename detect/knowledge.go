@@ -9,6 +9,7 @@ import (
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
 	"github.com/routevigil/routevigil/detect/irr/whois"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -43,6 +44,8 @@ type KnowledgeFiles struct {
 	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
+
+	Past past.Configuration `yaml:"past" doc:"What the service keeps of all these, so that a verdict of the past can be given again."`
 
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
 }
@@ -88,9 +91,9 @@ func (f IRRFiles) Server() (whois.Client, bool) {
 	return whois.Client{Address: f.Whois, Sources: f.Sources}, f.Whois != "" && len(f.Files)+len(f.Mirrors) == 0
 }
 
-// DefaultKnowledgeFiles names none.
+// DefaultKnowledgeFiles names none, and keeps what the service is given.
 func DefaultKnowledgeFiles() KnowledgeFiles {
-	return KnowledgeFiles{Refresh: refresh.DefaultConfiguration()}
+	return KnowledgeFiles{Past: past.DefaultConfiguration(), Refresh: refresh.DefaultConfiguration()}
 }
 
 // Check reports files that make no sense without others.
@@ -127,12 +130,18 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	}
 	errs = append(errs, f.Check())
 	read(func() (err error) { k.VRPs, err = rpki.ReadFile(f.VRPs, f.VRPs, f.SLURM...); return err }, f.VRPs)
-	read(func() (err error) { k.Relationships, err = topology.ReadFile(f.Relationships); return err }, f.Relationships)
-	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
-	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)
-	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
+	read(func() (err error) {
+		k.Relationships, err = topology.ReadFile(f.Relationships, f.Relationships)
+		return err
+	}, f.Relationships)
+	read(func() (err error) {
+		k.Organisations, err = topology.ReadOrganisations(f.Organisations, f.Organisations)
+		return err
+	}, f.Organisations)
+	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated, f.Delegated); return err }, f.Delegated...)
+	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
 	read(func() error {
-		db, err := topology.ReadPeeringDB(f.PeeringDB)
+		db, err := topology.ReadPeeringDB(f.PeeringDB, f.PeeringDB)
 		if err != nil {
 			return err
 		}

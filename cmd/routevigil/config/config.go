@@ -29,6 +29,7 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store/backfill"
@@ -45,6 +46,7 @@ type Config struct {
 	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
 	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
 	API       api.Configuration      `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
+	Kafka     kafkabus.Configuration `yaml:"kafka" doc:"Where the roles collect, detect and record meet, when the service runs as several processes."`
 }
 
 // Ingest is the section of package ingest's parts.
@@ -69,6 +71,7 @@ func Default() Config {
 		Store:     embedded.DefaultConfiguration(),
 		Alert:     alert.DefaultConfiguration(),
 		API:       api.DefaultConfiguration(),
+		Kafka:     kafkabus.DefaultConfiguration(),
 	}
 }
 

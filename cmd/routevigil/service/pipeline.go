@@ -15,6 +15,7 @@ import (
 	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/ingest/bus"
@@ -37,6 +38,9 @@ type pipeline struct {
 	history   historyFile
 	questions chan func(*detect.Engine)
 	inferrer  *inferrer
+	past      *past.Recorder // of the engine's state; may be nil
+
+	keeping sync.Mutex // held while a state is being kept
 
 	events    []incident.Event // found and not yet committed
 	position  uint64           // of the last batch recorded
@@ -360,6 +364,7 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 		return fmt.Errorf("saving the detector's state: %w", err)
 	}
 	p.metrics.checkpoints.Inc()
+	p.keepState(state)
 	return nil
 }
 

@@ -19,7 +19,7 @@ func TestSetsOfWatchesFromAServer(t *testing.T) {
 	address, _ := whoistest.Serve(t, whoistest.Script{"!nroutevigil": "C\n", "!iAS-X,1": whoistest.Data("AS1 AS2\n")})
 	f := detect.DefaultKnowledgeFiles()
 	f.IRR.Whois = address
-	k, err := newKeeper(f, t.TempDir(), "routevigil/test", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	k, err := newKeeper(f, detect.DefaultConfiguration(), t.TempDir(), "routevigil/test", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	defer k.close()
 	if err != nil {
 		t.Fatal(err)
