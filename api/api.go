@@ -139,7 +139,9 @@ type Dependencies struct {
 	RPKIChanges func(context.Context, journal.Query) ([]journal.Change, journal.Position, error)
 	// Explain: optional: judges a route by what the detector knows now; [ErrRecovering] while it cannot be asked. Without
 	// it /api/v1/explain answers 503.
-	Explain    func(ctx context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error)
+	Explain func(ctx context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error)
+	// Watches tells of the operator's watches; nil where there is no detector, [ErrRecovering] while it is not up to date.
+	Watches    func(ctx context.Context) ([]detect.WatchState, error)
 	Health     func() Health // called for every status request; must not block
 	Web        http.Handler  // optional: the dashboard; gets every path that is not the API's
 	Version    string

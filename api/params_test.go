@@ -106,7 +106,8 @@ func FuzzRequest(f *testing.F) {
 		RPKI: func(context.Context, time.Time) (*rpki.Set, time.Time, error) { return nil, time.Time{}, nil },
 		Explain: func(_ context.Context, p netip.Prefix, path bgp.ASPath) (detect.Explanation, error) {
 			return engine.Explain(p, path), nil
-		}}).handler()
+		},
+		Watches: func(context.Context) ([]detect.WatchState, error) { return engine.Watches(), nil }}).handler()
 	f.Fuzz(func(t *testing.T, target string) {
 		u, err := url.Parse(target)
 		if err != nil || u.Path == "/api/v1/stream" {

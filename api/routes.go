@@ -102,6 +102,8 @@ func (s *Server) register() {
 	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
 		"As they came, to find out what is wrong with a router or with us: at most 32 for each feed, of BGP sessions for each neighbour; the oldest first. "+
 			"They are kept in memory only.", s.listMalformed)
+	get(s, "/api/v1/watches", "list-watches", "What the operator watches, and what is found now",
+		"In the order of the configuration. What a watch does not name is listed be it new or not: an incident opens of what is new, and of origins, lengths and paths that it forbids.", s.listWatches)
 	get(s, "/api/v1/sources", "list-sources", "How fresh is what routes are compared with", "", s.listSources)
 	get(s, "/api/v1/status", "get-status", "The service as a whole", "", s.getStatus)
 	s.registerStream()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
+	"github.com/routevigil/routevigil/detect/irr/whois"
 	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
@@ -84,6 +85,11 @@ func (f IRRFiles) Validate() error {
 		seen[source] = true
 	}
 	return errors.Join(errs...)
+}
+
+// Server is who is asked where no registry is at hand; false where nobody is named or one is.
+func (f IRRFiles) Server() (whois.Client, bool) {
+	return whois.Client{Address: f.Whois, Sources: f.Sources}, f.Whois != "" && len(f.Files)+len(f.Mirrors) == 0
 }
 
 // DefaultKnowledgeFiles names none, and keeps what the service is given.

@@ -88,6 +88,16 @@ func (l WatchList) Names() []string {
 	return names
 }
 
+// ASSets returns the names of the as-sets of all watches, each once.
+func (l WatchList) ASSets() []string {
+	var names []string
+	for _, w := range l {
+		names = append(names, w.ASSets...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 var (
 	watchName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 	asSetName = regexp.MustCompile(`(?i)^([A-Z0-9_-]+::)?([A-Z0-9_-]+:)*AS-[A-Z0-9_-]+(:[A-Z0-9_-]+)*$`)

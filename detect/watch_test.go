@@ -406,3 +406,56 @@ func TestWatchFaults(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestWatchStates lists what is declared and what is found, on any number of shards.
+func TestWatchStates(t *testing.T) {
+	sc, _ := watchScenario(t, "testdata/watches/new-prefix.scenario")
+	p := netip.MustParsePrefix
+	k := knowledgeOf(sc)
+	k.Watches = WatchList{
+		{Name: "tube", Prefixes: []netip.Prefix{p("208.65.152.0/22")}, ASNs: []uint32{36561}, Upstreams: []uint32{3356},
+			Planned: []Plan{{Until: tenOClock, Origins: []uint32{1}}, {Until: tenOClock.Add(time.Hour), Origins: []uint32{2}}},
+			Mutes:   []Mute{{Until: tenOClock}, {Until: tenOClock.Add(time.Hour), Reason: "known", Kinds: []incident.Kind{incident.RouteLeak}}}},
+		{Name: "block", Prefixes: []netip.Prefix{p("114.114.112.0/20")}, Origins: []uint32{1}, ASSets: []string{"AS-X"}},
+	}
+	k.WatchSets = map[string][]uint32{"AS-X": {5, 6}}
+	for _, shards := range []int{1, 8} {
+		c := scenarioConfiguration()
+		c.Shards = shards
+		e := New(c, k, func(incident.Event) {})
+		for _, u := range append(sc.RIB(), sc.Updates()...) {
+			if u.Kind != ingest.RIB {
+				e.FinishBaseline()
+			}
+			e.Apply(&u)
+		}
+		e.Finish()
+		got := e.Watches()
+		var ids []string
+		for _, inc := range e.Incidents() {
+			if slices.Contains(inc.Watches, "tube") {
+				ids = append(ids, inc.ID)
+			}
+		}
+		if len(ids) == 0 {
+			t.Fatal("nothing is open")
+		}
+		want := []WatchState{
+			{Name: "tube", Importance: "normal", Prefixes: []netip.Prefix{p("208.65.152.0/22")}, ASNs: []uint32{36561}, ASSets: []string{}, Origins: []uint32{36561}, OriginCount: 1,
+				Neighbours: []uint32{3356}, Planned: []PlanState{{tenOClock.Add(time.Hour), "", []uint32{2}, []uint32{}, []netip.Prefix{}}},
+				Mutes:     []MuteState{{tenOClock.Add(time.Hour), "known", []incident.Kind{incident.RouteLeak}, []netip.Prefix{}, []uint32{}}},
+				Incidents: ids,
+				Found: WatchFound{Announced: 1, Origins: []FoundOrigin{}, Prefixes: []FoundOrigin{{p("64.15.112.0/20"), 36561, 3}},
+					Neighbours: []FoundLink{{36561, 2914, 3}}}},
+			{Name: "block", Importance: "normal", Prefixes: []netip.Prefix{p("114.114.112.0/20")}, ASNs: []uint32{}, ASSets: []string{"AS-X"}, Members: 2, Origins: []uint32{1}, OriginCount: 1,
+				Neighbours: []uint32{}, Planned: []PlanState{}, Mutes: []MuteState{}, Found: WatchFound{Announced: 1, Origins: []FoundOrigin{{p("114.114.112.0/21"), 9808, 4}},
+					Prefixes: []FoundOrigin{}, Neighbours: []FoundLink{}}, Incidents: got[1].Incidents},
+		}
+		if diff := cmp.Diff(want, got, cmpTime, cmpPrefix); diff != "" {
+			t.Errorf("%d shards (-want +got):\n%s", shards, diff)
+		}
+		if len(got[1].Incidents) != 1 {
+			t.Errorf("%d incidents of the block, want the origin that it does not name", len(got[1].Incidents))
+		}
+	}
+}

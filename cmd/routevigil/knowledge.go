@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
@@ -55,6 +56,11 @@ func (f KnowledgeFlags) load() (config.Config, detect.Knowledge, error) {
 		return c, k, &UsageError{err}
 	}
 	k.Watches = c.Watches
+	if server, ok := c.Knowledge.IRR.Server(); ok && len(c.Watches.ASSets()) > 0 {
+		if k.WatchSets, err = server.ASSets(context.Background(), c.Watches.ASSets()); err != nil {
+			return c, k, fmt.Errorf("as_sets of watches: %w", err)
+		}
+	}
 	return c, k, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
+	"github.com/routevigil/routevigil/detect/irr/whois"
 	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
@@ -59,6 +60,10 @@ type keeper struct {
 	dumps      *irr.Database   // of the files
 	mirrored   []*irr.Database // in the order of the configuration; nil where there is nothing yet
 
+	sets      []string     // as-sets of watches that a server is asked for; none where there is no such server
+	server    whois.Client // that is asked
+	setsEvery time.Duration
+
 	lossSince time.Time // since when what is read of the file has lost suspiciously much; zero while it has not
 }
 
@@ -74,6 +79,9 @@ func newKeeper(c config.Config, userAgent string, log *slog.Logger, registerer p
 	k.openPast(filepath.Join(folder, pastName), f.Past)
 	k.recordSettings(c)
 	k.current.Watches = c.Watches
+	if server, ok := f.IRR.Server(); ok {
+		k.sets, k.server, k.setsEvery = c.Watches.ASSets(), server, f.Refresh.Others
+	}
 	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
 	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
 	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
@@ -458,6 +466,37 @@ func (k *keeper) knowledge() detect.Knowledge {
 	return k.current
 }
 
+// retrySets is when a server is asked again that did not answer.
+const retrySets = time.Minute
+
+// followSets asks what the as-sets of watches hold, at once and again from time to time. What was said stays in use
+// while the server cannot be asked.
+func (k *keeper) followSets(ctx context.Context) {
+	for len(k.sets) > 0 {
+		wait := k.setsEvery
+		sets, err := k.server.ASSets(ctx, k.sets)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			k.log.Warn("a server cannot be asked for the as-sets of watches; trying again", "in", retrySets, "error", err)
+			wait = retrySets
+		default:
+			for _, name := range k.sets {
+				if len(sets[name]) == 0 {
+					k.log.Warn("an as-set of a watch is empty or unknown", "as_set", name, "server", k.server.Address)
+				}
+			}
+			k.use(func(now *detect.Knowledge) { now.WatchSets = sets })
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // run keeps the sources fresh until ctx ends. questions is where the detector answers between two batches.
 func (k *keeper) run(ctx context.Context, questions chan<- func(*detect.Engine)) error {
 	var wg sync.WaitGroup
@@ -466,6 +505,7 @@ func (k *keeper) run(ctx context.Context, questions chan<- func(*detect.Engine))
 		wg.Go(func() { _ = s.Run(ctx) })
 	}
 	wg.Go(func() { k.followRegistries(ctx) })
+	wg.Go(func() { k.followSets(ctx) })
 	for {
 		select {
 		case <-k.news:

@@ -399,6 +399,14 @@ func (p *pipeline) Explain(ctx context.Context, prefix netip.Prefix, path bgp.AS
 	return question(ctx, p, func(e *detect.Engine) detect.Explanation { return e.Explain(prefix, path) })
 }
 
+// Watches is [detect.Engine.Watches] of the running engine; [api.ErrRecovering] while it is not up to date.
+func (p *pipeline) Watches(ctx context.Context) ([]detect.WatchState, error) {
+	if p.Status().Recovering {
+		return nil, api.ErrRecovering
+	}
+	return question(ctx, p, func(e *detect.Engine) []detect.WatchState { return e.Watches() })
+}
+
 // question asks the engine between two batches. The answer is at most one tick of the bus away.
 func question[T any](ctx context.Context, p *pipeline, ask func(*detect.Engine) T) (T, error) {
 	var none T

@@ -116,7 +116,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	registry.MustRegister(newEngineCollector(s.pipeline.Status))
 	s.notifier = alert.NewNotifier(receivers, s.store, registry, log.With("component", "alert"))
 	s.server = api.New(c.API, api.Dependencies{
-		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Samples: s.samples, Sources: s.reference, RPKI: s.keeper.rpkiAt, RPKIChanges: s.keeper.rpkiChanges, Registries: s.keeper.registriesAt, Explain: s.pipeline.Explain,
+		Store: s.store, Table: s.pipeline, Feeds: s.feedsWithGaps, Samples: s.samples, Sources: s.reference, RPKI: s.keeper.rpkiAt, RPKIChanges: s.keeper.rpkiChanges, Registries: s.keeper.registriesAt, Explain: s.pipeline.Explain, Watches: s.pipeline.Watches,
 		Health: s.health, Web: web.Handler(), Version: version,
 		Registerer: registry, Gatherer: registry, Logger: log.With("component", "api"),
 	})

@@ -95,6 +95,16 @@ func begin(ctx context.Context, conn net.Conn, c Client, timeout time.Duration) 
 
 const defaultTimeout = 30 * time.Second
 
+// ASSets is [Session.ASSets] of a session of its own.
+func (c Client) ASSets(ctx context.Context, names []string) (map[string][]uint32, error) {
+	s, err := c.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.ASSets(names)
+}
+
 // Close ends the session.
 func (s *Session) Close() error {
 	s.stop()
