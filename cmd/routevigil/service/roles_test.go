@@ -23,6 +23,7 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -128,7 +129,7 @@ func (p *process) kill() {
 	p.wait()
 }
 
-// TestRolesKilled runs two collectors of one feed, two detectors and a recorder, each a process, has things
+// TestRolesKilled runs two collectors of one feed, two detectors and two recorders, each a process, has things
 // happen, and kills them meanwhile. In the end what is stored is what a detector finds that goes through
 // the whole of Kafka's log undisturbed; and every change was told once.
 func TestRolesKilled(t *testing.T) {
@@ -143,10 +144,10 @@ func TestRolesKilled(t *testing.T) {
 			}
 			return own
 		}
-		configurations := map[string]config.Config{"record": with(true)}
-		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record"}
-		for _, name := range names[:4] {
-			configurations[name] = with(false)
+		configurations := map[string]config.Config{}
+		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2"}
+		for _, name := range names {
+			configurations[name] = with(strings.HasPrefix(name, "record"))
 		}
 		processes := map[string]*process{}
 		start := func(name string) {
@@ -205,17 +206,24 @@ func TestRolesKilled(t *testing.T) {
 		last := 0
 		eventually(t, func() string { // nothing is under way any more
 			n := len(hook.told())
-			open := len(processes["record"].incidents("status=open"))
-			if n != last || open > 0 {
+			open, one, other := 0, processes["record 1"].incidents(""), processes["record 2"].incidents("")
+			for _, inc := range slices.Concat(one, other) {
+				if inc.Status == incident.Open {
+					open++
+				}
+			}
+			if n != last || open > 0 || len(one) != len(other) {
 				last = n
-				return fmt.Sprintf("%d incidents are open", open)
+				return fmt.Sprintf("%d incidents are open, one recorder has %d and the other %d", open, len(one), len(other))
 			}
 			return ""
 		})
 		for _, name := range names {
 			processes[name].kill()
 		}
-		compareWithUndisturbed(t, configurations["record"], hook, cases)
+		for _, name := range names[4:] {
+			compareWithUndisturbed(t, configurations[name], hook, cases)
+		}
 	})
 }
 
@@ -307,6 +315,19 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 	}
 	if slices.Sort(told); len(slices.Compact(told)) != keys {
 		t.Errorf("%d keys for %d changes", keys, len(slices.Compact(told)))
+	}
+	for i := range events { // no recorder has anything left to send that the receiver has
+		deliveries, err := s.Deliveries(t.Context(), events[i].Incident.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hook.mu.Lock()
+		for _, d := range deliveries {
+			if d.State == store.Delivered && len(hook.events[d.Key]) == 0 {
+				t.Errorf("%s counts as delivered and never came", d.Key)
+			}
+		}
+		hook.mu.Unlock()
 	}
 	for i := range cases {
 		n := 0
