@@ -128,7 +128,7 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
-			nextGC: compactAt, suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
+			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
 		s.table.watched, s.table.paths.watched = k.watched, k.watched
 		e.shards = append(e.shards, s)
@@ -467,7 +467,7 @@ func (e *Engine) Stats() Stats {
 	st := Stats{Peers: len(e.peers.list), Refused: e.refused}
 	for _, s := range e.shards {
 		st.Routes += s.table.routes
-		st.Paths += len(s.table.paths.nodes) - rootCount
+		st.Paths += s.table.paths.size()
 		st.Refused += s.table.refused
 		st.Prefixes += s.table.announced
 	}

@@ -233,7 +233,8 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	oldNow, oldNeed, oldActive, known := s.now, s.need, s.peers.active, len(s.peers.list)
 	s.peers.countActive()
-	nodes, pairs := len(s.table.paths.nodes), s.table.history.Len()
+	nodes, pairs, free := len(s.table.paths.nodes), s.table.history.Len(), s.table.paths.free
+	s.table.paths.free = 0 // what is added stands at the end
 	ids := make([]peerID, peers)
 	for i := range ids {
 		ids[i] = peerID(known + i)
@@ -242,6 +243,7 @@ func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	s.now, s.need = now, peers
 	f(ids)
 	s.table.paths.cut(nodes)
+	s.table.paths.free = free
 	s.table.history.Cut(pairs)
 	s.peers.list = s.peers.list[:known]
 	s.now, s.need, s.peers.active = oldNow, oldNeed, oldActive
@@ -274,8 +276,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	if n := s.table.paths.nodes[node]; n.leak != 0 {
 		from, leaker, to := s.table.paths.triple(node)
 		rels := s.know.Relationships
-		x.Leak = &Leak{int(n.leakAs), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
-		if n.leakAs == 0 {
+		x.Leak = &Leak{n.leak.rfc7908(), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
+		if n.leak == leakASPA {
 			x.Leak.Basis = s.know.VRPs.Source()
 		}
 	}

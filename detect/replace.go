@@ -87,18 +87,20 @@ func changedSpace(before, now *rpki.Set) (concerned *rpki.Set, aspas bool) {
 // link is usual are usual from now on.
 func (s *shard) regrow() []bool {
 	t := s.table.paths
+	s.table.endCleaning()
 	changed := make([]bool, len(t.nodes))
-	for i := rootCount; i < len(t.nodes); i++ { // a parent stands before its children
+	for i := range t.fromRoots() {
 		old := t.nodes[i]
 		n := t.grow(old.parent, old.asn)
 		n.flags = n.flags&^flagNovel | old.flags&flagNovel // novelty is a matter of when it was judged
 		t.nodes[i] = n
-		if n.flags == old.flags && n.leak == old.leak && n.leakAs == old.leakAs {
+		// Where the leak is has changed with a node before, if at all.
+		if n.flags == old.flags && n.leak == old.leak && (n.leak == noLeak || !changed[n.parent]) {
 			continue
 		}
 		changed[i] = true
 		if n.leak != 0 && old.leak == 0 && n.flags&flagNovel == 0 {
-			from, leaker, to := t.triple(nodeID(i))
+			from, leaker, to := t.triple(i)
 			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
 		}
 	}

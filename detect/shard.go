@@ -26,7 +26,6 @@ type shard struct {
 	bursts     *specifics  // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
 	learning   bool
-	nextGC     int
 	warmSince  ingest.Time // when the baseline was complete
 	partial    bool        // the baseline was not a table dump
 
@@ -127,7 +126,9 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 			continue
 		}
 		if !interned {
+			before := s.table.paths.size()
 			path, interned = s.table.paths.intern(u.Attrs.ASPath, isBlackhole(&u.Attrs)), true
+			s.table.clean(cleanStep * (s.table.paths.size() - before))
 		}
 		s.announce(peer, n, path, u)
 	}
@@ -197,10 +198,7 @@ func (s *shard) judgeDirty() {
 		e.suspect = e.suspect || len(s.turned[d.id]) > 0
 	}
 	s.dirty = s.dirty[:0]
-	if n := len(s.table.paths.nodes); n >= s.nextGC {
-		s.table.compactPaths()
-		s.nextGC = max(compactAt, 2*len(s.table.paths.nodes))
-	}
+	s.table.beginCleaning()
 }
 
 // replaceFindings records what is wrong with e now and what changed.
@@ -244,6 +242,15 @@ func (s *shard) groups(e *entry) []group {
 		route
 		origin, suspect, beneath uint32
 	}
+	if len(e.routes) > 0 {
+		origin := s.table.paths.nodes[e.routes[0].node].origin
+		if !slices.ContainsFunc(e.routes, func(r route) bool {
+			suspect, _ := s.newLink(r.node)
+			return suspect != 0 || s.table.paths.nodes[r.node].origin != origin
+		}) {
+			return []group{{origin: origin, routes: e.routes, tail: s.commonTail(e.routes)}} // as nearly always
+		}
+	}
 	ks := make([]routeKey, len(e.routes))
 	for i, r := range e.routes {
 		k := routeKey{route: r, origin: s.table.paths.nodes[r.node].origin}
@@ -268,8 +275,9 @@ func (s *shard) groups(e *entry) []group {
 
 // commonTail is what the paths of some routes share, origin first, prepends left out.
 func (s *shard) commonTail(rs []route) []uint32 {
-	tail := s.table.paths.tail(nil, rs[0].node)
-	var path []uint32
+	tail := s.table.paths.tail(make([]uint32, 0, 8), rs[0].node)
+	var scratch [16]uint32
+	path := scratch[:0]
 	for i := 1; i < len(rs); i++ {
 		if rs[i].node == rs[i-1].node {
 			continue
@@ -318,7 +326,7 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 // leaked reports any valley on a path, byRelationships one that the relationships prove: ASPA tells
 // that a path is wrong, but not whether it was leaked or forged.
 func (s *shard) leaked(n *node) bool          { return n.leak != 0 }
-func (s *shard) byRelationships(n *node) bool { return n.leakAs != 0 }
+func (s *shard) byRelationships(n *node) bool { return n.leak.rfc7908() != 0 }
 
 // judgeLeaks judges the valleys among the routes of a group, as far as counts says that they are
 // valleys, and returns the other routes.

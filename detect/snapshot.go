@@ -185,14 +185,14 @@ func (m *linkMemory) save(s *snapshot) {
 }
 
 func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
-	firstNode, firstEntry := uint32(len(out.NodeASN)), uint32(len(out.Prefixes))
-	node := func(id nodeID) uint32 {
-		if id < rootCount {
-			return uint32(id)
-		}
-		return uint32(id) + firstNode
-	}
-	for _, n := range s.table.paths.nodes[rootCount:] {
+	firstEntry := uint32(len(out.Prefixes))
+	s.table.endCleaning()
+	place := make([]uint32, len(s.table.paths.nodes))
+	place[rootBlackhole] = uint32(rootBlackhole)
+	node := func(id nodeID) uint32 { return place[id] }
+	for id := range s.table.paths.fromRoots() {
+		n := &s.table.paths.nodes[id]
+		place[id] = rootCount + uint32(len(out.NodeASN))
 		out.NodeASN = append(out.NodeASN, n.asn)
 		out.NodeParent = append(out.NodeParent, node(n.parent))
 	}

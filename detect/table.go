@@ -52,12 +52,13 @@ type table struct {
 	lengths   [2][129]bool // of the prefixes, by length; of IPv4 and of IPv6
 	perPeer   []int32      // routes by peer
 	routes    int
+	nextClean int    // how many path nodes ask for the next cleaning
 	announced int    // entries that have a route
 	refused   uint64 // announcements dropped for MaxPrefixes
 }
 
 func newTable(paths *pathTree, clock *origins.Clock) *table {
-	return &table{paths: paths, history: origins.New(clock)}
+	return &table{paths: paths, history: origins.New(clock), nextClean: cleanAt}
 }
 
 func (t *table) entry(id uint32) *entry { return &t.chunks[id/entryChunk][id%entryChunk] }
@@ -193,6 +194,36 @@ func (t *table) covering(p netip.Prefix) iter.Seq[*entry] {
 	}
 }
 
+// within yields the entries that c contains, without c itself, the shortest first and those of one length in order, down
+// to a length of no more than 64. It looks for no more than so many prefixes, be they there or not.
+func (t *table) within(c netip.Prefix, deepest, most int) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		is4, lengths := c.Addr().Is4(), &t.lengths[family(c.Addr())]
+		for n := c.Bits() + 1; n <= deepest && most > 0; n++ {
+			many := most
+			if d := n - c.Bits(); d < 31 {
+				many = min(most, 1<<d)
+			}
+			most -= many
+			if !lengths[n] {
+				continue
+			}
+			hi, _ := words(c.Addr())
+			for range many {
+				id, ok := t.index.find(hashPrefix(hi, 0, n, is4), func(id uint32) bool {
+					p := t.entry(id).prefix
+					first, _ := words(p.Addr())
+					return p.Bits() == n && first == hi && p.Addr().Is4() == is4
+				})
+				if ok && !yield(t.entry(id)) {
+					return
+				}
+				hi += 1 << (64 - n)
+			}
+		}
+	}
+}
+
 // dropPeers removes every route of the given peers.
 func (t *table) dropPeers(gone map[peerID]bool, now ingest.Time) (changed []uint32) {
 	for id, e := range t.all() {
@@ -213,23 +244,4 @@ func (t *table) dropPeers(gone map[peerID]bool, now ingest.Time) (changed []uint
 		}
 	}
 	return changed
-}
-
-// compactAt is the number of path nodes from which a clean-up may pay.
-const compactAt = 1 << 20
-
-// compactPaths drops path nodes that no route uses any more.
-func (t *table) compactPaths() {
-	renumber := t.paths.compact(func(mark func(nodeID)) {
-		for _, e := range t.all() {
-			for _, r := range e.routes {
-				mark(r.node)
-			}
-		}
-	})
-	for _, e := range t.all() {
-		for j := range e.routes {
-			e.routes[j].node = renumber[e.routes[j].node]
-		}
-	}
 }
