@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -343,4 +344,58 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Error("it took too long")
 	}
+}
+
+// TestOneOfTwoRecordersTells: every message is sent once, also when who sends them stops and the other goes on.
+func TestOneOfTwoRecordersTells(t *testing.T) {
+	kafkas(t, func(t *testing.T, address string) {
+		f, hook := newFeed(t), newReceiver(t)
+		c := onKafka(t, address, f)
+		c.Alert.Webhooks = append(c.Alert.Webhooks, hook.configuration("hook"))
+		start := func(name string) *process {
+			own := c
+			own.Store.Directory = filepath.Join(t.TempDir(), "store")
+			return role(t, name, own)
+		}
+		start("collect")
+		detector, recorders := start("detect"), []*process{start("record"), start("record")}
+		for _, p := range append(recorders, detector) {
+			p.whenReady(f)
+		}
+		sender := func() (at int) {
+			eventually(t, func() string {
+				for at = range recorders {
+					if v, _ := recorders[at].metric("routevigil_alerts_in_charge"); v == 1 {
+						return ""
+					}
+				}
+				return "no recorder sends"
+			})
+			return at
+		}
+		f.background(t, 10*time.Millisecond)
+		tell := func(i int) {
+			f.tell(hijack(i, 0, sessions)...)
+			whenHeard(t, hook, i, incident.Opened)
+			f.tell(heal(i)...)
+			whenHeard(t, hook, i, incident.Closed)
+		}
+		sender()
+		for i := range 3 {
+			tell(i)
+		}
+		first := sender()
+		recorders[first].command.Process.Signal(syscall.SIGTERM)
+		if err := recorders[first].wait(); err != nil {
+			t.Errorf("the recorder that sent ended with %v", err)
+		}
+		tell(3)
+		hook.mu.Lock()
+		defer hook.mu.Unlock()
+		for key, events := range hook.events {
+			if len(events) != 1 {
+				t.Errorf("%s was sent %d times", key, len(events))
+			}
+		}
+	})
 }
