@@ -70,7 +70,7 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 				return 0
 			}))
 	p := &pipeline{log: log.With("component", "detect"), metrics: newPipelineMetrics(x.registry), every: c.Kafka.Checkpoint,
-		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
+		history:   historyFile{path: filepath.Join(c.Store.Directory, HistoryName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)), inferrer: newInferrer(inferEvery, log.With("component", "detect")), past: x.keeper.past}
 	p.newEngine = func() *detect.Engine { return detect.New(c.Detect, x.keeper.knowledge(), p.collect) }
 	p.engine = p.newEngine()
