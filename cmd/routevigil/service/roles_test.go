@@ -52,6 +52,8 @@ func kafkas(t *testing.T, f func(t *testing.T, address string)) {
 func onKafka(t testing.TB, address string, f *feed) config.Config {
 	t.Helper()
 	c := configuration(t, f.url())
+	// Given, because each detector infers them at a time of its own, which would show in the time of some changes.
+	c.Knowledge.Relationships = writeRelationships(t)
 	c.Kafka.Brokers, c.Kafka.Prefix, c.Kafka.Partitions = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano()), 4
 	c.Kafka.Takeover, c.Kafka.Checkpoint = 2*time.Second, 2*time.Second
 	k, err := kafkabus.Connect(c.Kafka, testLog(t))
@@ -71,6 +73,28 @@ func onKafka(t testing.TB, address string, f *feed) config.Config {
 	return c
 }
 
+// writeRelationships writes who provides for whom on the small Internet.
+func writeRelationships(t testing.TB) string {
+	t.Helper()
+	var b strings.Builder
+	for i, transit := range transits {
+		for _, other := range transits[i+1:] {
+			fmt.Fprintf(&b, "%d|%d|0\n", transit, other)
+		}
+		for k := range sessions {
+			fmt.Fprintf(&b, "%d|%d|-1\n", transit, session(k).ASN)
+		}
+		for k := range networks {
+			fmt.Fprintf(&b, "%d|%d|-1\n%d|%d|-1\n", transit, victim(k).asn, transit, attacker(k).asn)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "as-rel.txt")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // role starts "routevigil NAME" as a process of its own.
 func role(t *testing.T, name string, c config.Config) *process {
 	t.Helper()
@@ -83,6 +107,7 @@ func role(t *testing.T, name string, c config.Config) *process {
 	fmt.Fprintf(&text, "ingest:\n  backfill: {enabled: false}\n  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n",
 		c.Ingest.RISLive.Name, c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
 	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {directory: %q}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.Store.Directory, c.API.Listen)
+	fmt.Fprintf(&text, "knowledge: {as_rel: %q}\n", c.Knowledge.Relationships)
 	fmt.Fprintf(&text, "kafka: {brokers: [%q], prefix: %q, takeover: %s, checkpoint: %s}\n", c.Kafka.Brokers[0], c.Kafka.Prefix, c.Kafka.Takeover, c.Kafka.Checkpoint)
 	for _, w := range c.Alert.Webhooks {
 		fmt.Fprintf(&text, "alert: {webhooks: [{name: %q, url: %q, secret: %q, timeout: %s}]}\n", w.Name, string(w.URL), string(w.Secret), w.Timeout)
