@@ -118,6 +118,7 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	if beneath != 0 {
 		v.ledger.add("path.new_link", s.novelty(weightNewLink), "history", s.baseline(), "AS%d and AS%d were never neighbours before", suspect, beneath)
 		s.weighLink(v, g, suspect, beneath)
+		s.weighHypergiant(v, weightHypergiantLink, "finds new neighbours every day", beneath, suspect)
 	} else {
 		s.weighNeverTransit(v, suspect)
 	}

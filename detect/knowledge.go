@@ -24,7 +24,8 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 	Delegations   *registry.Set
 	IRR           *irr.Database
-	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths
+	Hypergiants   *topology.Hypergiants
+	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths; sorted
 	Watches       WatchList
 	WatchSets     map[string][]uint32 // members of the as-sets of Watches, for where there is no IRR
 
@@ -39,7 +40,7 @@ type KnowledgeFiles struct {
 	SLURM         []string          `yaml:"slurm" doc:"Local exceptions to vrps and rtr (RFC 8416, also version 2 with ASPAs), applied in order."`
 	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
 	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
-	PeeringDB     string            `yaml:"peeringdb" doc:"A dump of PeeringDB as JSON, plain or gzip, a path or an address: which ASes are one organisation, beside as_org, and which are route servers."`
+	PeeringDB     string            `yaml:"peeringdb" doc:"A dump of PeeringDB as JSON, plain or gzip, a path or an address: which ASes are one organisation, beside as_org, which are route servers, and which are hypergiants: content at 50 exchanges or more."`
 	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
@@ -139,7 +140,7 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 		if err != nil {
 			return err
 		}
-		k.Organisations, k.RouteServers = k.Organisations.Or(db.Organisations), db.RouteServers
+		k.Organisations, k.RouteServers, k.Hypergiants = k.Organisations.Or(db.Organisations), db.RouteServers, db.Hypergiants
 		return nil
 	}, f.PeeringDB)
 	return k, errors.Join(errs...)

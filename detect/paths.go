@@ -190,8 +190,27 @@ func (t *pathTree) fromRoots() iter.Seq[nodeID] {
 	}
 }
 
-// grow derives the node of asn upon parent.
+// grow makes the node of asn upon parent.
 func (t *pathTree) grow(parent nodeID, asn uint32) node {
+	n := t.derive(parent, asn)
+	if p := &t.nodes[parent]; parent >= rootCount && p.asn != asn && asn != 0 && p.asn != 0 &&
+		t.links.novel(link{asn, p.asn, p.parent >= rootCount}) {
+		n.flags |= flagNovel
+	}
+	return n
+}
+
+// again makes a node anew. Novelty is a matter of when it was judged: what was not novel does not become so, and the
+// look-up, which would take as long as all the rest, is left out.
+func (t *pathTree) again(id nodeID) node {
+	if old := &t.nodes[id]; old.flags&flagNovel != 0 {
+		return t.grow(old.parent, old.asn)
+	}
+	return t.derive(t.nodes[id].parent, t.nodes[id].asn)
+}
+
+// derive works out the node of asn upon parent, as novel as that is.
+func (t *pathTree) derive(parent nodeID, asn uint32) node {
 	p := &t.nodes[parent]
 	n := node{asn: asn, parent: parent, origin: p.origin, leak: p.leak, flags: p.flags, ramp: p.ramp}
 	if asn == 0 {
@@ -208,9 +227,6 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	case p.asn == asn: // a prepend
 		n.learnt = p.learnt
 	case asn != 0 && p.asn != 0:
-		if t.links.novel(link{asn, p.asn, p.parent >= rootCount}) {
-			n.flags |= flagNovel
-		}
 		if t.watched.unknownNeighbour(p.asn, asn) != nil {
 			n.flags |= flagWatched
 		}

@@ -120,6 +120,55 @@ func TestLeakProvenByASPA(t *testing.T) {
 	}
 }
 
+// A node that is made again is as one that is made for the first time, also when links were learned in between.
+func TestNodesAgain(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	const ases = 12
+	random := func() *topology.Relationships {
+		b := topology.NewBuilder(topology.Declared, "test")
+		for a := uint32(1); a <= ases; a++ {
+			for c := a + 1; c <= ases; c++ {
+				b.Set(a, c, topology.Relation(r.IntN(5)))
+			}
+		}
+		return b.Build()
+	}
+	aspas := rpki.NewSet(rpki.Data{ASPAs: rpki.ASPAs{1: {2, 3}, 4: {5}, 7: {9}}}, "test").Attestations()
+	tree := newPathTree(random(), aspas, newLinkMemory())
+	learned, changed := 0, 0
+	for range 2000 {
+		wire := make([]uint32, 1+r.IntN(6))
+		for i := range wire {
+			wire[i] = r.Uint32N(ases + 1) // 0 is a set
+		}
+		tree.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}, false)
+	}
+	for range 5 {
+		tree.rels = random()
+		for range 20 {
+			a, b := 1+r.Uint32N(ases), 1+r.Uint32N(ases)
+			tree.links.learn([]link{{a, b, r.IntN(2) == 0}}, nil)
+		}
+		for id := nodeID(rootCount); int(id) < len(tree.nodes); id++ {
+			old := tree.nodes[id]
+			got, want := tree.again(id), tree.grow(old.parent, old.asn)
+			if got != want {
+				t.Fatalf("%v: again %+v, anew %+v", tree.wire(id), got, want)
+			}
+			tree.nodes[id] = got
+			if old.flags&^got.flags&flagNovel != 0 {
+				learned++
+			}
+			if old.leak != got.leak {
+				changed++
+			}
+		}
+	}
+	if learned == 0 || changed == 0 {
+		t.Errorf("%d nodes became known, %d valleys came or went", learned, changed)
+	}
+}
+
 // BenchmarkASPAOfANewNode is what ASPA adds to a path that was never seen before, for each AS of it. Every fourth AS
 // attests its providers.
 func BenchmarkASPAOfANewNode(b *testing.B) {

@@ -141,14 +141,21 @@ func (e *Engine) relate() {
 		paths := s.table.paths
 		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.Attestations() // what has expired takes nothing back
 		s.table.endCleaning()
+		fresh := false // some path has a valley that is not usual yet
 		for id := range paths.fromRoots() {
-			paths.nodes[id] = paths.grow(paths.nodes[id].parent, paths.nodes[id].asn)
+			paths.nodes[id] = paths.again(id)
+			if !fresh && paths.nodes[id].leak != noLeak {
+				from, leaker, to := paths.triple(id)
+				fresh = !s.links.usualValley(from, leaker, to)
+			}
 		}
 		paths.aspas = e.known.VRPs.Attestations()
-		v4, v6 := s.unsuspected()
-		for i := rootCount; i < len(paths.nodes); i++ {
-			if id := nodeID(i); v4.contains(i) || v6.contains(i) {
-				s.learnValley(id)
+		if fresh {
+			v4, v6 := s.unsuspected()
+			for i := rootCount; i < len(paths.nodes); i++ {
+				if id := nodeID(i); v4.contains(i) || v6.contains(i) {
+					s.learnValley(id)
+				}
 			}
 		}
 		for _, i := range slices.Sorted(maps.Keys(s.suspects)) {

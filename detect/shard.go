@@ -23,6 +23,7 @@ type shard struct {
 	settle     time.Duration // see Configuration.Settle
 	absence    time.Duration // see Configuration.Absence
 	know       *Knowledge
+	reach      reach
 	links      *linkMemory // shared; written at ticks only, by the engine
 	bursts     *specifics  // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
@@ -336,42 +337,6 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 		}
 	}
 	return found
-}
-
-// leaked reports any valley on a path, byRelationships one that the relationships prove: ASPA tells
-// that a path is wrong, but not whether it was leaked or forged.
-func (s *shard) leaked(n *node) bool          { return n.leak != 0 }
-func (s *shard) byRelationships(n *node) bool { return n.leak.rfc7908() != 0 }
-
-// judgeLeaks judges the valleys among the routes of a group, as far as counts says that they are
-// valleys, and returns the other routes.
-func (s *shard) judgeLeaks(e *entry, rs []route, counts func(*node) bool, add func(*verdict, []route)) (rest []route) {
-	leaks := map[uint32][]route{} // by leaker
-	var leakers []uint32
-	for _, r := range rs {
-		if !counts(&s.table.paths.nodes[r.node]) {
-			rest = append(rest, r)
-			continue
-		}
-		from, leaker, to := s.table.paths.triple(r.node)
-		if s.links.usualValley(from, leaker, to) || from == to { // nobody accepts a route back: somebody wrote that
-			rest = append(rest, r)
-			continue
-		}
-		if leaks[leaker] == nil {
-			leakers = append(leakers, leaker)
-		}
-		leaks[leaker] = append(leaks[leaker], r)
-	}
-	slices.Sort(leakers)
-	for _, leaker := range leakers {
-		v := s.judgeLeak(e, leaks[leaker])
-		s.tellVerdict(e, v, leaks[leaker])
-		if v.raised() {
-			add(v, leaks[leaker])
-		}
-	}
-	return rest
 }
 
 // learn takes the harmless routes of a group as normal from now on. What is new about an origin

@@ -214,3 +214,9 @@ type Delivery struct {
 	LastError   string        `json:"last_error,omitempty"`
 	Receipt     string        `json:"receipt,omitempty"` // what the receiver answered, shortened
 }
+
+// Retention bounds how much update history is kept; the oldest is dropped.
+type Retention struct {
+	Age  time.Duration `yaml:"age" doc:"Age by time of receipt at which update history is dropped, such as 30d; 0 keeps it for ever."`
+	Size int64         `yaml:"size" config:"bytes" doc:"Size on disk above which the oldest update history is dropped; 0 means no bound."`
+}

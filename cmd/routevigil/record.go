@@ -12,7 +12,7 @@ type RecordCmd struct{ ConfigFlag }
 
 // Help says what kong shows below the flags.
 func (RecordCmd) Help() string {
-	return `Keeps an embedded store in store.directory and serves the dashboard and the API from there, as "serve" does. Any number of recorders
+	return `Keeps everything in a store of its own (section store) and serves the dashboard and the API from there, as "serve" does. Any number of recorders
 may run; each has everything, and one of them sends the alerts, so all need the same section alert. What only a detector knows (routes as
 they are now, explanations of a verdict, RPKI at a time) their API does not have.`
 }

@@ -105,6 +105,7 @@ func TestDependencyDirection(t *testing.T) {
 // dependencies says which packages may import each module that the program is built with. A dependency has one
 // home, so that it can be replaced; only what is a common language may be spoken everywhere.
 var dependencies = map[string][]string{
+	"github.com/ClickHouse/clickhouse-go": {"store/clickhouse"},
 	"github.com/alecthomas/kong":          {"cmd/routevigil"},
 	"github.com/danielgtaylor/huma/v2":    {"api"},
 	"github.com/gopacket/gopacket":        {"ingest/archive"},

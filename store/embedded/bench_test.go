@@ -15,53 +15,10 @@ import (
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
-	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 	"github.com/routevigil/routevigil/store/storetest"
 )
-
-// traffic generates updates that are as repetitive as the Internet's: 60,000 prefixes of which a few
-// cause most updates, 400 peers, each with a few paths to each origin.
-type traffic struct {
-	r    *rand.Rand
-	zipf *rand.Zipf
-	time ingest.Time
-}
-
-func newTraffic() *traffic {
-	r := rand.New(rand.NewPCG(7, 7))
-	return &traffic{r: r, zipf: rand.NewZipf(r, 1.2, 20, 59_999), time: ingest.TimeOf(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))}
-}
-
-func trafficPrefix(n uint32) netip.Prefix {
-	h := n * 2654435761
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{1 + byte(h>>24)%222, byte(h >> 16), byte(h >> 8), 0}), 24)
-}
-
-func (g *traffic) batch(updates int) *ingest.Batch {
-	b := &ingest.Batch{}
-	for range updates {
-		g.time += ingest.Time(g.r.IntN(200))
-		n := uint32(g.zipf.Uint64())
-		p := uint32(g.r.IntN(400))
-		u := ingest.Update{Time: g.time, Peer: ingest.Peer{Collector: fmt.Sprintf("rrc%02d", p%24), ASN: 1000 + p*7, Addr: netip.AddrFrom4([4]byte{80, 1, byte(p >> 8), byte(p)})}}
-		prefix := bgp.NLRI{Prefix: trafficPrefix(n)}
-		if g.r.IntN(8) == 0 {
-			u.Withdrawn = []bgp.NLRI{prefix}
-		} else {
-			u.Announced = []bgp.NLRI{prefix}
-			origin := 10_000 + n%20_000
-			transit := 3000 + (origin*31+uint32(g.r.IntN(4)))%500
-			path := []uint32{u.Peer.ASN, 100 + (p+transit)%20, transit, origin}
-			u.Attrs = bgp.Attributes{Has: bgp.HasOrigin | bgp.HasASPath | bgp.HasNextHop | bgp.HasCommunities,
-				ASPath: bgp.ASPath{{Type: bgp.ASSequence, ASNs: path}}, NextHop: u.Peer.Addr,
-				Communities: []uint32{path[1]<<16 | transit%50, path[1]<<16 | 1000 + p%8, path[2]<<16 | 2000}}
-		}
-		b.Updates = append(b.Updates, u)
-	}
-	b.Watermark = g.time
-	return b
-}
 
 func benchmarkStore(b *testing.B, dir string) *Store {
 	b.Helper()
@@ -74,10 +31,10 @@ func benchmarkStore(b *testing.B, dir string) *Store {
 }
 
 func BenchmarkAppendBatch(b *testing.B) {
-	g := newTraffic()
+	g := storetest.NewTraffic()
 	batches := make([]*ingest.Batch, 64)
 	for i := range batches {
-		batches[i] = g.batch(1000)
+		batches[i] = g.Batch(1000)
 	}
 	for _, writers := range []int{1, 4} {
 		b.Run(fmt.Sprintf("updates=1000/writers=%d", writers), func(b *testing.B) {
@@ -121,22 +78,25 @@ func BenchmarkAppendBatch(b *testing.B) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	batch := newTraffic().batch(1000)
-	e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
+	updates := storetest.NewTraffic().Batch(1000)
+	e := batch.NewEncoder()
 	var body []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		body, _, _ = e.encode(body[:0], batch)
+		body, _, _ = e.Encode(body[:0], updates)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/update")
 	b.ReportMetric(float64(len(body))/1000, "B/update")
 }
 
 func BenchmarkDecode(b *testing.B) {
-	body := encode(b, newTraffic().batch(1000))
+	body, _, err := batch.NewEncoder().Encode(nil, storetest.NewTraffic().Batch(1000))
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decodeBatch(body); err != nil {
+		if _, err := batch.Decode(body); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -148,11 +108,11 @@ func BenchmarkDecode(b *testing.B) {
 func BenchmarkUpdates(b *testing.B) {
 	const sealed, tail = 5_000_000, 100_000
 	s := benchmarkStore(b, b.TempDir())
-	g := newTraffic()
+	g := storetest.NewTraffic()
 	start := time.Now()
 	sealing := time.Duration(0)
 	for n := 0; n < sealed; n += 1000 {
-		if _, err := s.AppendBatch(b.Context(), g.batch(1000)); err != nil {
+		if _, err := s.AppendBatch(b.Context(), g.Batch(1000)); err != nil {
 			b.Fatal(err)
 		}
 		if (n+1000)%250_000 == 0 {
@@ -174,7 +134,7 @@ func BenchmarkUpdates(b *testing.B) {
 	b.Logf("%d rows in %d parts: %.1f B a row; built in %v, of which sealing %v and merging %v", sealed, len(s.parts), float64(size)/sealed,
 		time.Since(start).Round(time.Second), sealing.Round(time.Second), merging.Round(time.Second))
 	for n := 0; n < tail; n += 1000 {
-		if _, err := s.AppendBatch(b.Context(), g.batch(1000)); err != nil {
+		if _, err := s.AppendBatch(b.Context(), g.Batch(1000)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -182,18 +142,20 @@ func BenchmarkUpdates(b *testing.B) {
 		name string
 		q    func(i int) store.UpdateQuery
 	}{
-		{"prefix=busy", func(i int) store.UpdateQuery { return store.UpdateQuery{Prefix: trafficPrefix(uint32(i % 20))} }},
+		{"prefix=busy", func(i int) store.UpdateQuery {
+			return store.UpdateQuery{Prefix: storetest.TrafficPrefix(uint32(i % 20))}
+		}},
 		{"prefix=quiet", func(i int) store.UpdateQuery {
-			return store.UpdateQuery{Prefix: trafficPrefix(uint32(20_000 + i%10_000))}
+			return store.UpdateQuery{Prefix: storetest.TrafficPrefix(uint32(20_000 + i%10_000))}
 		}},
 		{"prefix=unknown", func(i int) store.UpdateQuery {
 			return store.UpdateQuery{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(i), 1, 0}), 25)}
 		}},
 		{"prefix=quiet/covered", func(i int) store.UpdateQuery {
-			return store.UpdateQuery{Prefix: netip.PrefixFrom(trafficPrefix(uint32(i%60_000)).Addr(), 16).Masked(), Match: store.Covered}
+			return store.UpdateQuery{Prefix: netip.PrefixFrom(storetest.TrafficPrefix(uint32(i%60_000)).Addr(), 16).Masked(), Match: store.Covered}
 		}},
 		{"prefix=quiet/covering", func(i int) store.UpdateQuery {
-			return store.UpdateQuery{Prefix: netip.PrefixFrom(trafficPrefix(uint32(20_000+i%10_000)).Addr(), 32), Match: store.Covering}
+			return store.UpdateQuery{Prefix: netip.PrefixFrom(storetest.TrafficPrefix(uint32(20_000+i%10_000)).Addr(), 32), Match: store.Covering}
 		}},
 		{"newest", func(i int) store.UpdateQuery { return store.UpdateQuery{} }},
 		{"origin=quiet", func(i int) store.UpdateQuery { return store.UpdateQuery{OriginASN: uint32(28_000 + i%1000)} }},
@@ -231,7 +193,7 @@ func BenchmarkIncidents(b *testing.B) {
 		if i == 500 {
 			in.Kind = incident.FeedBlind
 		}
-		in.Prefixes = []incident.Prefix{{Prefix: trafficPrefix(r.Uint32N(100_000))}, {Prefix: trafficPrefix(r.Uint32N(100_000))}}
+		in.Prefixes = []incident.Prefix{{Prefix: storetest.TrafficPrefix(r.Uint32N(100_000))}, {Prefix: storetest.TrafficPrefix(r.Uint32N(100_000))}}
 		events = append(events, incident.Event{Sequence: in.Sequence, Incident: in})
 		if len(events) == cap(events) {
 			if err := s.CommitEvents(b.Context(), events, nil); err != nil {

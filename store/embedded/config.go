@@ -4,19 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/routevigil/routevigil/store"
 )
 
 // Configuration of an embedded store.
 type Configuration struct {
-	Directory string    `yaml:"directory" doc:"Directory that holds everything; created when missing, used by one process at a time."`
-	Retention Retention `yaml:"retention" doc:"How much update history is kept; incidents are kept whatever their age."`
-	Seal      Seal      `yaml:"seal" doc:"When fresh history is moved into Parquet parts."`
-}
-
-// Retention bounds update history. It drops whole parts, the oldest first.
-type Retention struct {
-	Age  time.Duration `yaml:"age" doc:"Age by time of receipt at which update history is dropped, such as 30d; 0 keeps it for ever."`
-	Size int64         `yaml:"size" config:"bytes" doc:"Size on disk above which the oldest update history is dropped; 0 means no bound."`
+	Directory string          `yaml:"directory" doc:"Directory that holds everything; created when missing, used by one process at a time."`
+	Retention store.Retention `yaml:"retention" doc:"How much update history is kept; incidents are kept whatever their age."`
+	Seal      Seal            `yaml:"seal" doc:"When fresh history is moved into Parquet parts."`
 }
 
 // Seal says when history moves from the tail into parts. Only what the last checkpoint covers is sealed.
@@ -31,7 +27,7 @@ type Seal struct {
 func DefaultConfiguration() Configuration {
 	return Configuration{
 		Directory: "routevigil-data",
-		Retention: Retention{Age: 30 * 24 * time.Hour, Size: 50 << 30},
+		Retention: store.Retention{Age: 30 * 24 * time.Hour, Size: 50 << 30},
 		Seal:      Seal{Updates: 250_000, Age: 10 * time.Minute, Window: 6 * time.Hour, PartRows: 8_000_000},
 	}
 }

@@ -2,21 +2,19 @@ package embedded
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
 	"iter"
 	"math"
-	"net/netip"
 	"slices"
 	"sort"
-	"strconv"
+	"sync"
 	"time"
 
 	"github.com/routevigil/routevigil/ingest"
-	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 // Bounds of what one look at the tail takes into memory.
@@ -25,6 +23,14 @@ const (
 	pageBytes   = 4 << 20 // of compressed bodies
 )
 
+// encoder makes bodies of batches, with room for one.
+type encoder struct {
+	*batch.Encoder
+	body []byte
+}
+
+var encoders = sync.Pool{New: func() any { return &encoder{Encoder: batch.NewEncoder()} }}
+
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
 	return s.append(ctx, b, false, func(*transaction) error { return nil })
@@ -32,9 +38,9 @@ func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error
 
 // append stores b, and what with does in the same transaction.
 func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, with func(*transaction) error) (uint64, error) {
-	e := encoders.Get().(*batchEncoder)
+	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
-	body, sum, err := e.encode(e.body[:0], b)
+	body, sum, err := e.Encode(e.body[:0], b)
 	if err != nil {
 		return 0, fmt.Errorf("store %s: %w", s.cfg.Directory, err)
 	}
@@ -48,9 +54,9 @@ func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, wi
 			t.state.tailReceived = received
 		}
 		t.state.tailBatches++
-		t.state.tailUpdates += int64(sum.updates)
+		t.state.tailUpdates += int64(sum.Updates)
 		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body, backfilled) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			position, received, sum.updates, sum.rows, int64(sum.minTime), int64(sum.maxTime), body, backfilled)
+			position, received, sum.Updates, sum.Rows, int64(sum.MinTime), int64(sum.MaxTime), body, backfilled)
 		if err != nil {
 			return err
 		}
@@ -60,7 +66,7 @@ func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, wi
 		return 0, err
 	}
 	s.metrics.batches.Inc()
-	s.metrics.updates.Add(float64(sum.updates))
+	s.metrics.updates.Add(float64(sum.Updates))
 	s.metrics.bytes.Add(float64(len(body)))
 	return position, nil
 }
@@ -123,7 +129,7 @@ func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*in
 			for _, r := range page {
 				b := &ingest.Batch{}
 				if !r.backfilled {
-					b, err = decodeBatch(r.body)
+					b, err = batch.Decode(r.body)
 				}
 				if err != nil {
 					yield(nil, fmt.Errorf("store %s: batch %d: %w", s.cfg.Directory, r.position, err))
@@ -213,7 +219,7 @@ func (w *walk) look(ctx context.Context) ([]tailRow, *part, error) {
 		top--
 	}
 	page, err := w.s.tail(ctx, `WHERE position <= ? AND rows > 0 AND max_time >= ? AND min_time < ? ORDER BY position DESC`,
-		min(top, math.MaxInt64), w.f.from, w.f.to)
+		min(top, math.MaxInt64), w.f.From, w.f.To)
 	if err != nil || len(page) > 0 {
 		return page, nil, err
 	}
@@ -224,7 +230,7 @@ func (w *walk) look(ctx context.Context) ([]tailRow, *part, error) {
 func (w *walk) nextPart() *part {
 	parts := w.s.parts
 	n := sort.Search(len(parts), func(i int) bool {
-		return !cursorLess(store.Cursor{Position: parts[i].first}, w.before)
+		return !batch.Before(store.Cursor{Position: parts[i].first}, w.before)
 	})
 	for n--; n >= 0; n-- {
 		if w.f.mayMatch(parts[n]) {
@@ -257,19 +263,12 @@ func (w *walk) scanPart(ctx context.Context, p *part, limit int) ([]store.Route,
 // filterPage returns the newest matching rows of a page of the tail.
 func (w *walk) filterPage(page []tailRow, limit int) ([]store.Route, error) {
 	var routes []store.Route
-	var payload []byte
-	var r batchReader
+	var r batch.Reader
 	for _, t := range page {
-		p, err := decompress(payload, t.body)
-		if err == nil {
-			if cap(p) > cap(payload) && t.body[1] == methodZstd {
-				payload = p
-			}
-			err = r.open(p)
-		}
+		err := r.Open(t.body)
 		var found []store.Route
 		if err == nil {
-			found, err = w.f.filterBatch(&r, t.position, w.before, limit-len(routes))
+			found, err = w.f.Newest(&r, t.position, w.before, limit-len(routes))
 		}
 		if err != nil {
 			return routes, fmt.Errorf("store %s: batch %d: %w", w.s.cfg.Directory, t.position, err)
@@ -277,7 +276,6 @@ func (w *walk) filterPage(page []tailRow, limit int) ([]store.Route, error) {
 		for i := range found {
 			found[i].Backfilled = t.backfilled
 		}
-		slices.Reverse(found)
 		routes = append(routes, found...)
 		w.before = store.Cursor{Position: t.position}
 		if len(routes) == limit {
@@ -288,38 +286,23 @@ func (w *walk) filterPage(page []tailRow, limit int) ([]store.Route, error) {
 	return routes, nil
 }
 
-func cursorLess(a, b store.Cursor) bool { return compareCursors(a, b) < 0 }
-
-func compareCursors(a, b store.Cursor) int {
-	return cmp.Or(cmp.Compare(a.Position, b.Position), cmp.Compare(a.Row, b.Row))
-}
-
 // keyRange is a range of prefix keys, both ends included.
 type keyRange struct{ lo, hi []byte }
 
 // filter is an UpdateQuery made ready.
 type filter struct {
-	q        store.UpdateQuery
-	from, to int64      // microseconds, [from, to)
-	ranges   []keyRange // of the prefixes asked for, ascending and disjoint; nil means all
+	*batch.Filter
+	ranges []keyRange // of the prefixes asked for, ascending and disjoint; nil means all
 }
 
 func newFilter(q store.UpdateQuery) (*filter, error) {
-	f := &filter{q: q, from: math.MinInt64, to: math.MaxInt64}
-	if !q.From.IsZero() {
-		f.from = q.From.UnixMicro()
+	checked, err := batch.NewFilter(q)
+	if err != nil {
+		return nil, err
 	}
-	if !q.To.IsZero() {
-		f.to = q.To.UnixMicro()
-	}
-	if q.Action != "" && !slices.Contains(actions, q.Action) {
-		return nil, fmt.Errorf("unknown action %q: known are %v", q.Action, actions)
-	}
+	f := &filter{Filter: checked}
 	if q.Prefix.IsValid() {
 		switch q.Match {
-		case "", store.Exact:
-			k := prefixKey(q.Prefix)
-			f.ranges = []keyRange{{k, k}}
 		case store.Covered:
 			lo, hi := coveredRange(q.Prefix)
 			f.ranges = []keyRange{{lo, hi}}
@@ -329,7 +312,8 @@ func newFilter(q store.UpdateQuery) (*filter, error) {
 			}
 			slices.SortFunc(f.ranges, func(a, b keyRange) int { return bytes.Compare(a.lo, b.lo) })
 		default:
-			return nil, fmt.Errorf("unknown match %q: known are %q, %q and %q", q.Match, store.Exact, store.Covered, store.Covering)
+			k := prefixKey(q.Prefix)
+			f.ranges = []keyRange{{k, k}}
 		}
 	}
 	return f, nil
@@ -337,7 +321,7 @@ func newFilter(q store.UpdateQuery) (*filter, error) {
 
 // mayMatch tells whether what the manifest knows of p leaves room for a match.
 func (f *filter) mayMatch(p *part) bool {
-	if p.maxTime < f.from || p.minTime >= f.to {
+	if p.maxTime < f.From || p.minTime >= f.To {
 		return false
 	}
 	if f.ranges == nil {
@@ -346,125 +330,4 @@ func (f *filter) mayMatch(p *part) bool {
 	return slices.ContainsFunc(f.ranges, func(k keyRange) bool {
 		return bytes.Compare(k.lo, p.maxKey) <= 0 && bytes.Compare(p.minKey, k.hi) <= 0
 	})
-}
-
-// matchPrefix does what ranges say without making a key.
-func (f *filter) matchPrefix(p netip.Prefix) bool {
-	q := f.q.Prefix
-	switch {
-	case !q.IsValid():
-		return true
-	case !p.IsValid() || p.Addr().Is4() != q.Addr().Is4():
-		return false
-	case f.q.Match == store.Covered:
-		return p.Bits() >= q.Bits() && q.Contains(p.Addr())
-	case f.q.Match == store.Covering:
-		return p.Bits() <= q.Bits() && p.Contains(q.Addr())
-	}
-	return p.Bits() == q.Bits() && q.Contains(p.Addr())
-}
-
-// matchUpdate applies what concerns the whole of u.
-func (f *filter) matchUpdate(u *ingest.Update) bool {
-	q := &f.q
-	return int64(u.Time) >= f.from && int64(u.Time) < f.to &&
-		(q.PeerASN == 0 || u.Peer.ASN == q.PeerASN) &&
-		(!q.PeerIP.IsValid() || u.Peer.Addr == q.PeerIP) &&
-		(q.Collector == "" || u.Peer.Collector == q.Collector)
-}
-
-// filterBatch returns the newest matching rows of one batch below before, at most limit, oldest first.
-func (f *filter) filterBatch(r *batchReader, position uint64, before store.Cursor, limit int) ([]store.Route, error) {
-	var found []store.Route
-	var u ingest.Update
-	row := 0
-	for r.next(&u) {
-		n := rowsOf(&u)
-		start := row
-		row += n
-		if !f.matchUpdate(&u) {
-			continue
-		}
-		decoded := false
-		for i := range n {
-			c := store.Cursor{Position: position, Row: start + i}
-			if !cursorLess(c, before) {
-				break
-			}
-			action, nlri := rowOf(&u, i)
-			if (f.q.Action != "" && action != f.q.Action) || !f.matchPrefix(nlri.Prefix) {
-				continue
-			}
-			attrs := &bgp.Attributes{}
-			if hasAttributes(action) {
-				if !decoded {
-					if err := r.attributes(&u.Attrs); err != nil {
-						return nil, err
-					}
-					decoded = true
-				}
-				attrs = &u.Attrs
-			}
-			if f.q.OriginASN != 0 {
-				if origin, ok := attrs.ASPath.Origin(); !ok || origin != f.q.OriginASN {
-					continue
-				}
-			}
-			if len(found) >= 2*limit {
-				found = append(found[:0], found[len(found)-limit:]...)
-			}
-			found = append(found, routeOf(&u, attrs, action, nlri, c))
-		}
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return found[max(0, len(found)-limit):], nil
-}
-
-var actions = []store.Action{store.Announce, store.Withdraw, store.RIB, store.PeerUp, store.PeerDown}
-
-func hasAttributes(a store.Action) bool { return a == store.Announce || a == store.RIB }
-
-// rowOf gives the i-th row that u makes: withdrawals come first, as they take effect first.
-func rowOf(u *ingest.Update, i int) (store.Action, bgp.NLRI) {
-	switch {
-	case u.Kind == ingest.PeerUp:
-		return store.PeerUp, bgp.NLRI{}
-	case u.Kind == ingest.PeerDown:
-		return store.PeerDown, bgp.NLRI{}
-	case i < len(u.Withdrawn):
-		return store.Withdraw, u.Withdrawn[i]
-	case u.Kind == ingest.RIB:
-		return store.RIB, u.Announced[i-len(u.Withdrawn)]
-	}
-	return store.Announce, u.Announced[i-len(u.Withdrawn)]
-}
-
-func routeOf(u *ingest.Update, a *bgp.Attributes, action store.Action, n bgp.NLRI, c store.Cursor) store.Route {
-	r := store.Route{Time: u.Time.Time(), Action: action, Collector: u.Peer.Collector, PeerASN: u.Peer.ASN, PeerIP: u.Peer.Addr, View: u.Peer.View,
-		Prefix: n.Prefix, PathID: n.PathID, Cursor: c}
-	if hasAttributes(action) {
-		r.ASPath = a.ASPath.String()
-		r.OriginASN, _ = a.ASPath.Origin()
-		r.NextHop = a.NextHop
-		r.Communities = communities(a)
-		r.OTC = a.OTC
-	}
-	return r
-}
-
-// communities writes RFC 1997 and RFC 8092 communities the way people do.
-func communities(a *bgp.Attributes) []string {
-	if len(a.Communities)+len(a.LargeCommunities) == 0 {
-		return nil
-	}
-	list := make([]string, 0, len(a.Communities)+len(a.LargeCommunities))
-	for _, c := range a.Communities {
-		list = append(list, strconv.Itoa(int(c>>16))+":"+strconv.Itoa(int(c&0xffff)))
-	}
-	for _, c := range a.LargeCommunities {
-		list = append(list, fmt.Sprintf("%d:%d:%d", c.Global, c.Local1, c.Local2))
-	}
-	return list
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 // defaultLimit is what a limit of 0 means.
@@ -38,7 +39,7 @@ func (s *Store) CommitEvents(ctx context.Context, events []incident.Event, deliv
 		if err != nil {
 			return fmt.Errorf("event %d of incident %q: %w", e.Sequence, e.Incident.ID, err)
 		}
-		bodies[i] = compress(nil, text)
+		bodies[i] = batch.Compress(nil, text)
 	}
 	return s.do(ctx, &request{apply: func(t *transaction) error {
 		stored := 0
@@ -243,7 +244,7 @@ func (s *Store) events(ctx context.Context, query string, args ...any) ([]incide
 }
 
 func decodeEvent(body []byte) (e incident.Event, err error) {
-	text, err := decompress(nil, body)
+	text, err := batch.Decompress(nil, body)
 	if err != nil {
 		return e, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/storetest"
 )
@@ -300,7 +301,7 @@ func TestRetention(t *testing.T) {
 	})
 	t.Run("not at all", func(t *testing.T) {
 		cfg := testConfiguration(t.TempDir())
-		cfg.Retention = Retention{}
+		cfg.Retention = store.Retention{}
 		s := build(t, cfg)
 		kept := s.parts
 		if err := s.retain(t.Context(), time.Now().Add(1e6*time.Hour)); err != nil {
@@ -510,7 +511,7 @@ func TestConfigurationValidate(t *testing.T) {
 	if err := DefaultConfiguration().Validate(); err != nil {
 		t.Fatal(err)
 	}
-	bad := Configuration{Retention: Retention{Age: -1, Size: -1}}
+	bad := Configuration{Retention: store.Retention{Age: -1, Size: -1}}
 	wantError(t, bad.Validate(), "directory: ", "retention.age: ", "retention.size: ", "seal.updates: ", "seal.age: ", "seal.window: ", "seal.part_rows: ")
 	wantError(t, tryOpen(bad), "directory: ")
 }
@@ -562,4 +563,8 @@ func TestFailureIsOfOneWrite(t *testing.T) {
 	if st := stats(t, s); n != each || st.LastPosition != each {
 		t.Errorf("%d batches, the last at %d, want %d", n, st.LastPosition, each)
 	}
+}
+
+func rawAttribute(value []byte) bgp.RawAttribute {
+	return bgp.RawAttribute{Flags: 0xc0, Type: 99, Value: value}
 }

@@ -28,6 +28,7 @@ import (
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 const (
@@ -270,7 +271,7 @@ func (c *checksum) add(r *row) {
 	}
 	b = append(binary.AppendUvarint(b, uint64(len(r.Key))), r.Key...)
 	for _, v := range [...]string{r.Prefix, r.Action, r.Collector, r.PeerIP, r.View, r.ASPath, r.NextHop, r.Communities} {
-		b = appendString(b, v)
+		b = append(binary.AppendUvarint(b, uint64(len(v))), v...)
 	}
 	c.buf = b
 	c.hash.Write(b)
@@ -408,7 +409,7 @@ type candidate struct {
 type candidates []candidate
 
 func (c candidates) Len() int           { return len(c) }
-func (c candidates) Less(i, j int) bool { return cursorLess(c[i].cursor, c[j].cursor) }
+func (c candidates) Less(i, j int) bool { return batch.Before(c[i].cursor, c[j].cursor) }
 func (c candidates) Swap(i, j int)      { c[i], c[j] = c[j], c[i] }
 func (c *candidates) Push(v any)        { *c = append(*c, v.(candidate)) }
 func (c *candidates) Pop() any          { v := (*c)[len(*c)-1]; *c = (*c)[:len(*c)-1]; return v }
@@ -608,13 +609,13 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 			want(index, func(v parquet.Value) bool { return string(v.ByteArray()) == s })
 		}
 	}
-	wantNumber(columnPeerASN, f.q.PeerASN)
-	wantNumber(columnOriginASN, f.q.OriginASN)
-	wantText(columnCollector, f.q.Collector)
-	wantText(columnPeerIP, text(f.q.PeerIP))
-	wantText(columnAction, string(f.q.Action))
-	if f.from != math.MinInt64 || f.to != math.MaxInt64 {
-		want(columnTime, func(v parquet.Value) bool { return v.Int64() >= f.from && v.Int64() < f.to })
+	wantNumber(columnPeerASN, f.Q.PeerASN)
+	wantNumber(columnOriginASN, f.Q.OriginASN)
+	wantText(columnCollector, f.Q.Collector)
+	wantText(columnPeerIP, text(f.Q.PeerIP))
+	wantText(columnAction, string(f.Q.Action))
+	if f.From != math.MinInt64 || f.To != math.MaxInt64 {
+		want(columnTime, func(v parquet.Value) bool { return v.Int64() >= f.From && v.Int64() < f.To })
 	}
 	defer func() {
 		for _, c := range columns {
@@ -640,7 +641,7 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 		next:
 			for i := range n {
 				cur := store.Cursor{Position: uint64(positions.buf[i].Int64()), Row: int(rows.buf[i].Int32())}
-				if !cursorLess(cur, before) || len(*found) == limit && !cursorLess((*found)[0].cursor, cur) {
+				if !batch.Before(cur, before) || len(*found) == limit && !batch.Before((*found)[0].cursor, cur) {
 					continue
 				}
 				for _, c := range columns[2:] {
@@ -697,6 +698,6 @@ func materialise(ctx context.Context, pf *parquet.File, found candidates) ([]sto
 		}
 		routes = append(routes, r)
 	}
-	slices.SortFunc(routes, func(a, b store.Route) int { return compareCursors(b.Cursor, a.Cursor) })
+	slices.SortFunc(routes, func(a, b store.Route) int { return batch.Compare(b.Cursor, a.Cursor) })
 	return routes, nil
 }

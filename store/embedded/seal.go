@@ -18,6 +18,7 @@ import (
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 const (
@@ -218,16 +219,16 @@ func (s *Store) collect(ctx context.Context, rows []row, limit uint64) ([]row, c
 			if c.batches > 0 && s.windowOf(t.receivedAt) != s.windowOf(c.receivedAt) || len(rows) >= s.sizes.sealRows {
 				return rows, c, nil
 			}
-			b, err := decodeBatch(t.body)
+			b, err := batch.Decode(t.body)
 			if err != nil {
 				return nil, c, fmt.Errorf("batch %d: %w", t.position, err)
 			}
 			n := 0
 			for i := range b.Updates {
 				u := &b.Updates[i]
-				for j := range rowsOf(u) {
-					action, nlri := rowOf(u, j)
-					route := routeOf(u, &u.Attrs, action, nlri, store.Cursor{Position: t.position, Row: n})
+				for j := range batch.RowsOf(u) {
+					action, nlri := batch.RowOf(u, j)
+					route := batch.RouteOf(u, &u.Attrs, action, nlri, store.Cursor{Position: t.position, Row: n})
 					route.Backfilled = t.backfilled
 					n++
 					r := toRow(&route)

@@ -32,7 +32,9 @@ import (
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
+	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/backfill"
+	"github.com/routevigil/routevigil/store/clickhouse"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -43,7 +45,7 @@ type Config struct {
 	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history."`
 	Watches   detect.WatchList       `yaml:"watches" doc:"What you declare of networks that you care for: it is evidence, and incidents that touch a watch bear its name. None by default."`
 	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
-	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
+	Store     Store                  `yaml:"store" doc:"Where update history, incidents and alerts still to be sent are kept."`
 	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
 	API       api.Configuration      `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
 	Kafka     kafkabus.Configuration `yaml:"kafka" doc:"Where the roles collect, detect and record meet, when the service runs as several processes."`
@@ -60,6 +62,40 @@ type Ingest struct {
 	Bus      bus.Configuration        `yaml:"bus" doc:"The queue between the feeds and detection."`
 }
 
+// Kinds of stores.
+const (
+	Embedded   = "embedded"
+	ClickHouse = "clickhouse"
+)
+
+// Store is the section of the packages below store.
+type Store struct {
+	Kind       string                   `yaml:"kind" doc:"What keeps everything: embedded, which is the directory alone, or clickhouse, a ClickHouse server or cluster."`
+	Directory  string                   `yaml:"directory" doc:"Directory for what is kept in files, created when missing, used by one process at a time: everything, or with kind clickhouse only copies of what verdicts are compared with, and files of archives that are being read."`
+	Retention  store.Retention          `yaml:"retention" doc:"How much update history is kept; incidents are kept whatever their age."`
+	Seal       embedded.Seal            `yaml:"seal" doc:"When fresh history is moved into Parquet parts; only with kind embedded."`
+	ClickHouse clickhouse.Configuration `yaml:"clickhouse" doc:"The ClickHouse server or cluster; only with kind clickhouse."`
+}
+
+// Embedded is what the embedded store needs to know.
+func (s Store) Embedded() embedded.Configuration {
+	return embedded.Configuration{Directory: s.Directory, Retention: s.Retention, Seal: s.Seal}
+}
+
+// Validate reports every field that is out of range.
+func (s Store) Validate() error {
+	err := s.Embedded().Validate()
+	if s.Kind != Embedded && s.Kind != ClickHouse {
+		err = errors.Join(err, fmt.Errorf("kind: must be %s or %s, is %q", Embedded, ClickHouse, s.Kind))
+	}
+	return err
+}
+
+func defaultStore() Store {
+	e := embedded.DefaultConfiguration()
+	return Store{Kind: Embedded, Directory: e.Directory, Retention: e.Retention, Seal: e.Seal, ClickHouse: clickhouse.DefaultConfiguration()}
+}
+
 // Default is the configuration of a service that is given no file.
 func Default() Config {
 	return Config{
@@ -68,7 +104,7 @@ func Default() Config {
 		Archive:   fetch.DefaultConfiguration(),
 		Knowledge: detect.DefaultKnowledgeFiles(),
 		Detect:    detect.DefaultConfiguration(),
-		Store:     embedded.DefaultConfiguration(),
+		Store:     defaultStore(),
 		Alert:     alert.DefaultConfiguration(),
 		API:       api.DefaultConfiguration(),
 		Kafka:     kafkabus.DefaultConfiguration(),

@@ -23,6 +23,7 @@ import (
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/clickhouse/clickhousetest"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -63,7 +64,8 @@ func launch(t *testing.T, c config.Config) *process {
 		c.Ingest.Backfill.Enabled, c.Ingest.Backfill.Interval)
 	fmt.Fprintf(&text, "  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n", c.Ingest.RISLive.Name,
 		c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
-	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {directory: %q}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.Store.Directory, c.API.Listen)
+	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {kind: %s, directory: %q, clickhouse: {addresses: [%q], database: %s, write_timeout: %s}}\napi: {listen: %q}\n",
+		c.Detect.Hold, c.Detect.Report, c.Store.Kind, c.Store.Directory, c.Store.ClickHouse.Addresses[0], c.Store.ClickHouse.Database, c.Store.ClickHouse.WriteTimeout, c.API.Listen)
 	for _, w := range c.Alert.Webhooks {
 		fmt.Fprintf(&text, "alert: {webhooks: [{name: %q, url: %q, secret: %q, timeout: %s}]}\n", w.Name, string(w.URL), string(w.Secret), w.Timeout)
 	}
@@ -178,13 +180,33 @@ func serials(c *client, all bool) map[string]int {
 // same, incidents go on, and receivers are told of everything under one key each.
 func TestKill(t *testing.T) {
 	t.Parallel()
+	testKill(t, 6, func(*config.Config) {}, func() {})
+}
+
+// The same on a ClickHouse server that is killed too: in the middle of each life, and between two. (The tests' server
+// may end by itself when a client vanishes in the middle of a query: it is a library that is not made to be one.)
+func TestKillOnClickHouse(t *testing.T) {
+	t.Parallel()
+	server := clickhousetest.New(t, t.TempDir())
+	testKill(t, 3, func(c *config.Config) {
+		c.Store.Kind = config.ClickHouse
+		c.Store.ClickHouse.Addresses = []string{server.Address}
+		c.Store.ClickHouse.WriteTimeout = 5 * time.Second
+	}, func() {
+		server.Kill()
+		server.Start()
+	})
+}
+
+// testKill has the service live rounds lives, each of which ends by force. harm is done in the middle and at the end of each.
+func testKill(t *testing.T, rounds int, change func(*config.Config), harm func()) {
 	const perRound = 80 // incidents beside those that are looked at
-	rounds := 6
 	if testing.Short() {
 		rounds = 2
 	}
 	f, hook := newFeed(t), newReceiver(t)
 	c := configuration(t, f.url(), hook.configuration("noc"))
+	change(&c)
 	f.background(t, time.Millisecond)
 	var serial sync.WaitGroup
 	end := make(chan struct{})
@@ -249,6 +271,7 @@ func TestKill(t *testing.T) {
 			eventually(t, func() string { return sawAsOpen(p, next) })
 			next++
 		}
+		harm()
 		// More begin and end, and in the middle of it all the process dies.
 		var trouble sync.WaitGroup
 		trouble.Go(func() {
@@ -274,6 +297,7 @@ func TestKill(t *testing.T) {
 		}
 		trouble.Wait()
 		stop()
+		harm()
 		t.Logf("round %d: %d events and %d routes seen so far, %d incidents open", round, len(w.events), len(w.routes), len(open))
 	}
 
@@ -359,7 +383,7 @@ func TestTerminate(t *testing.T) {
 		t.Errorf("the stream was cut off: %v", err)
 	}
 
-	s, err := embedded.Open(c.Store, testLog(t), prometheus.NewRegistry())
+	s, err := embedded.Open(c.Store.Embedded(), testLog(t), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -350,7 +350,10 @@ func (p *pipeline) untilAccepted(ctx context.Context, what string, write func() 
 	}
 }
 
+// checkpoint saves the engine's state. While the storage is unavailable the next attempt is due soon rather than after
+// a whole p.every: until one succeeds, the log grows and a restart has more to go through again.
 func (p *pipeline) checkpoint(ctx context.Context) error {
+	const soon = 5 * time.Second
 	p.saved = time.Now()
 	if err := p.recordTicks(ctx); err != nil {
 		return err
@@ -361,6 +364,9 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 		return err
 	}
 	if err := p.store.SaveCheckpoint(ctx, p.position, state); err != nil {
+		if errors.Is(err, store.ErrUnavailable) {
+			p.saved = p.saved.Add(min(soon, p.every) - p.every)
+		}
 		return fmt.Errorf("saving the detector's state: %w", err)
 	}
 	p.metrics.checkpoints.Inc()

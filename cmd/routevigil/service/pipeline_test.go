@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -209,5 +210,28 @@ func TestRecoverFromUnusableState(t *testing.T) {
 	position, state, err := s.Checkpoint(t.Context())
 	if err != nil || position == 0 || detect.New(detect.DefaultConfiguration(), detect.Knowledge{}, nil).Restore(state) != nil {
 		t.Errorf("the state saved after recovery is at %d, %v", position, err)
+	}
+}
+
+// refusesCheckpoints has no room for a checkpoint.
+type refusesCheckpoints struct{ store.Store }
+
+func (refusesCheckpoints) SaveCheckpoint(context.Context, uint64, []byte) error {
+	return fmt.Errorf("checkpoint: %w", store.ErrUnavailable)
+}
+
+// A checkpoint that the storage had no room for is due again soon, not after as long as after one that was saved.
+func TestCheckpointRefused(t *testing.T) {
+	s := openStore(t)
+	p := newPipeline(t, s, detect.Knowledge{})
+	if err := p.checkpoint(t.Context()); err != nil || time.Since(p.saved) > p.every/2 {
+		t.Fatalf("error %v; the next is due %s after", err, time.Until(p.saved.Add(p.every)))
+	}
+	p.store = refusesCheckpoints{s}
+	if err := p.checkpoint(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Fatalf("error %v, want the store's", err)
+	}
+	if wait := time.Until(p.saved.Add(p.every)); wait > time.Minute || wait < -time.Minute {
+		t.Errorf("it is tried again in %s", wait)
 	}
 }

@@ -21,18 +21,17 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/store"
-	"github.com/routevigil/routevigil/store/embedded"
 )
 
-// Recorder is the role record: it stores updates and incidents, with the messages that these cause, in an
-// embedded store of its own, and serves the API from there. Any number may run; each has everything, and one
+// Recorder is the role record: it stores updates and incidents, with the messages that these cause, in a
+// store of its own, which no other recorder may write, and serves the API from there. Any number may run; each has everything, and one
 // of them sends the messages (see outbox).
 //
 // A step of Kafka's order is a batch of the store, at a position that follows from the step's number: so what
 // is stored says where to go on, and nothing is stored twice.
 type Recorder struct {
 	log      *slog.Logger
-	store    *embedded.Store
+	store    store.Store
 	cluster  *kafkabus.Cluster
 	registry *prometheus.Registry
 	router   *alert.Router
@@ -65,7 +64,7 @@ func NewRecorder(ctx context.Context, c config.Config, version string, log *slog
 	if x.cluster, err = reach(ctx, c, log); err != nil {
 		return nil, err
 	}
-	if x.store, err = embedded.Open(c.Store, log.With("component", "store"), x.registry); err != nil {
+	if x.store, err = newStore(c.Store, log.With("component", "store"), x.registry); err != nil {
 		return nil, err
 	}
 	x.router = alert.NewRouter(receivers)

@@ -256,7 +256,7 @@ func TestRolesKilled(t *testing.T) {
 // compareWithUndisturbed goes through the log with a new detector.
 func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases int) {
 	t.Helper()
-	s, err := embedded.Open(c.Store, testLog(t), prometheus.NewRegistry())
+	s, err := embedded.Open(c.Store.Embedded(), testLog(t), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}

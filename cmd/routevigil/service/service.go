@@ -1,4 +1,4 @@
-// Package service is the whole of routevigil in one process: feeds, detection, the embedded store,
+// Package service is the whole of routevigil in one process: feeds, detection, the store,
 // alerts and the HTTP server, wired together and kept alive until told to stop.
 package service
 
@@ -29,6 +29,7 @@ import (
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/backfill"
+	"github.com/routevigil/routevigil/store/clickhouse"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -41,7 +42,7 @@ type Service struct {
 	config   config.Config
 	mode     api.Mode
 	log      *slog.Logger
-	store    *embedded.Store
+	store    store.Store
 	bus      *bus.Bus
 	sources  []ingest.Source
 	keeper   *keeper
@@ -65,7 +66,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if s.vrps, err = newLiveVRPs(c.Knowledge, log.With("component", "rtr"), registry); err != nil {
 		return nil, err
 	}
-	if s.store, err = embedded.Open(c.Store, log.With("component", "store"), registry); err != nil {
+	if s.store, err = newStore(c.Store, log.With("component", "store"), registry); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -121,6 +122,15 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		return nil, err
 	}
 	return s, nil
+}
+
+func newStore(c config.Store, log *slog.Logger, registry prometheus.Registerer) (store.Store, error) {
+	if c.Kind == config.ClickHouse {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return clickhouse.Open(ctx, c.ClickHouse, c.Retention, log, registry)
+	}
+	return embedded.Open(c.Embedded(), log, registry)
 }
 
 // Addr is where the HTTP server listens.

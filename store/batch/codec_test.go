@@ -1,4 +1,4 @@
-package embedded
+package batch
 
 import (
 	"bytes"
@@ -20,8 +20,8 @@ import (
 
 func encode(t testing.TB, b *ingest.Batch) []byte {
 	t.Helper()
-	e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
-	body, _, err := e.encode(nil, b)
+	e := NewEncoder()
+	body, _, err := e.Encode(nil, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,12 +36,12 @@ func TestBatchRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		b := storetest.Batch(r, ingest.Time(rapid.Int64Range(-1e18, 1e18).Draw(t, "time")), rapid.IntRange(0, 50).Draw(t, "updates"))
-		e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
-		body, sum, err := e.encode([]byte("before"), b)
+		e := NewEncoder()
+		body, sum, err := e.Encode([]byte("before"), b)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decodeBatch(bytes.TrimPrefix(body, []byte("before")))
+		got, err := Decode(bytes.TrimPrefix(body, []byte("before")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,8 +49,8 @@ func TestBatchRoundTrip(t *testing.T) {
 			t.Fatal(d)
 		}
 		for _, u := range b.Updates {
-			if u.Time < sum.minTime || u.Time > sum.maxTime {
-				t.Fatalf("time %v outside of the summary's %v to %v", u.Time, sum.minTime, sum.maxTime)
+			if u.Time < sum.MinTime || u.Time > sum.MaxTime {
+				t.Fatalf("time %v outside of the summary's %v to %v", u.Time, sum.MinTime, sum.MaxTime)
 			}
 		}
 	})
@@ -84,7 +84,7 @@ func TestBatchRoundTripOfExtremes(t *testing.T) {
 	for name, u := range tests {
 		t.Run(name, func(t *testing.T) {
 			b := &ingest.Batch{Watermark: -1, Updates: []ingest.Update{u, u}}
-			got, err := decodeBatch(encode(t, b))
+			got, err := Decode(encode(t, b))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,8 +108,8 @@ func TestEncodeRefuses(t *testing.T) {
 	}
 	for name, u := range tests {
 		t.Run(name, func(t *testing.T) {
-			e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
-			if _, _, err := e.encode(nil, &ingest.Batch{Updates: []ingest.Update{u}}); err == nil {
+			e := NewEncoder()
+			if _, _, err := e.Encode(nil, &ingest.Batch{Updates: []ingest.Update{u}}); err == nil {
 				t.Fatal("it is accepted")
 			}
 		})
@@ -141,7 +141,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	for name, body := range tests {
 		t.Run(name, func(t *testing.T) {
-			if b, err := decodeBatch(body); err == nil || !errors.Is(err, errBody) || b != nil {
+			if b, err := Decode(body); err == nil || !errors.Is(err, errBody) || b != nil {
 				t.Fatalf("batch %v, error %v, want only %v", b, err, errBody)
 			}
 		})
@@ -154,22 +154,22 @@ func flip(b []byte, i int) []byte {
 	return b
 }
 
-// FuzzDecodeBatch holds that any payload is either refused or one that encodes to what it decoded to.
-func FuzzDecodeBatch(f *testing.F) {
+// FuzzDecode holds that any payload is either refused or one that encodes to what it decoded to.
+func FuzzDecode(f *testing.F) {
 	for seed := range uint64(8) {
 		body := encode(f, storetest.Batch(rand.New(rand.NewPCG(seed, 0)), 0, int(seed)*3))
-		payload, err := decompress(nil, body)
+		payload, err := Decompress(nil, body)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(payload)
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		b, err := decodeBatch(append([]byte{formatVersion, methodRaw}, payload...))
+		b, err := Decode(append([]byte{formatVersion, methodRaw}, payload...))
 		if err != nil {
 			return
 		}
-		again, err := decodeBatch(encode(t, b))
+		again, err := Decode(encode(t, b))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,21 +184,17 @@ func FuzzDecompress(f *testing.F) {
 	f.Add(encode(f, storetest.Batch(rand.New(rand.NewPCG(1, 0)), 0, 30)))
 	f.Add([]byte{formatVersion, methodRaw})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if p, err := decompress(nil, body); err == nil && len(p) > maxPayload {
+		if p, err := Decompress(nil, body); err == nil && len(p) > maxPayload {
 			t.Fatalf("%d bytes", len(p))
 		}
 	})
 }
 
-func rawAttribute(value []byte) bgp.RawAttribute {
-	return bgp.RawAttribute{Flags: 0xc0, Type: 99, Value: value}
-}
-
 func TestEncodeDoesNotAllocate(t *testing.T) {
-	b := newTraffic().batch(200)
-	e := &batchEncoder{peers: map[ingest.Peer]uint64{}}
+	b := storetest.Batch(rand.New(rand.NewPCG(1, 0)), 0, 200)
+	e := NewEncoder()
 	var body []byte
-	encode := func() { body, _, _ = e.encode(body[:0], b) }
+	encode := func() { body, _, _ = e.Encode(body[:0], b) }
 	for range 20 { // the compressor has several states to grow
 		encode()
 	}

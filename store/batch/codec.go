@@ -1,4 +1,6 @@
-package embedded
+// Package batch is how every store keeps a batch of updates as bytes, and how it makes rows of history of
+// one: which rows an update gives, in which order, and which of them a query wants.
+package batch
 
 import (
 	"encoding/binary"
@@ -78,16 +80,16 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
-// compress appends payload to dst behind its version and method bytes.
-func compress(dst, payload []byte) []byte {
+// Compress appends payload, which may be anything, to dst behind its version and method bytes.
+func Compress(dst, payload []byte) []byte {
 	if len(payload) < rawBelow {
 		return append(append(dst, formatVersion, methodRaw), payload...)
 	}
 	return encoder().EncodeAll(payload, append(dst, formatVersion, methodZstd))
 }
 
-// decompress undoes compress. The result aliases body, or dst if that has room.
-func decompress(dst, body []byte) ([]byte, error) {
+// Decompress undoes Compress, of at most 64 MiB. The result aliases body, or dst if that has room.
+func Decompress(dst, body []byte) ([]byte, error) {
 	if len(body) < 2 {
 		return nil, errShort
 	}
@@ -107,23 +109,24 @@ func decompress(dst, body []byte) ([]byte, error) {
 	return nil, fmt.Errorf("%w: unknown compression %d", errBody, body[1])
 }
 
-// summary is what the tail's index says about a batch without opening its body.
-type summary struct {
-	updates, rows    int
-	minTime, maxTime ingest.Time // of the updates; both 0 when there are none
+// Summary is what an index says about a batch without opening its body.
+type Summary struct {
+	Updates, Rows    int
+	MinTime, MaxTime ingest.Time // of the updates; both 0 when there are none
 }
 
-// batchEncoder turns batches into bodies. It keeps its buffers from one to the next.
-type batchEncoder struct {
-	payload, attrs, body []byte
-	peers                map[ingest.Peer]uint64
+// Encoder turns batches into bodies. It keeps its buffers from one to the next.
+type Encoder struct {
+	payload, attrs []byte
+	peers          map[ingest.Peer]uint64
 }
 
-var encoders = sync.Pool{New: func() any { return &batchEncoder{peers: make(map[ingest.Peer]uint64)} }}
+// NewEncoder returns an encoder for one goroutine at a time.
+func NewEncoder() *Encoder { return &Encoder{peers: make(map[ingest.Peer]uint64)} }
 
-// encode appends the body of b to dst.
-func (e *batchEncoder) encode(dst []byte, b *ingest.Batch) ([]byte, summary, error) {
-	sum := summary{updates: len(b.Updates)}
+// Encode appends the body of b to dst. An error says what of b cannot be kept.
+func (e *Encoder) Encode(dst []byte, b *ingest.Batch) ([]byte, Summary, error) {
+	sum := Summary{Updates: len(b.Updates)}
 	if len(b.Updates) > maxUpdates {
 		return nil, sum, fmt.Errorf("a batch of %d updates exceeds the %d that one may carry", len(b.Updates), maxUpdates)
 	}
@@ -134,13 +137,13 @@ func (e *batchEncoder) encode(dst []byte, b *ingest.Batch) ([]byte, summary, err
 	routes := 0
 	for i := range b.Updates {
 		u := &b.Updates[i]
-		if i == 0 || u.Time < sum.minTime {
-			sum.minTime = u.Time
+		if i == 0 || u.Time < sum.MinTime {
+			sum.MinTime = u.Time
 		}
-		if i == 0 || u.Time > sum.maxTime {
-			sum.maxTime = u.Time
+		if i == 0 || u.Time > sum.MaxTime {
+			sum.MaxTime = u.Time
 		}
-		sum.rows += rowsOf(u)
+		sum.Rows += RowsOf(u)
 		if routes += len(u.Withdrawn) + len(u.Announced); routes > maxRoutes {
 			return nil, sum, fmt.Errorf("a batch of more than %d prefixes exceeds what one may carry", maxRoutes)
 		}
@@ -185,7 +188,7 @@ func (e *batchEncoder) encode(dst []byte, b *ingest.Batch) ([]byte, summary, err
 		}
 	}
 	e.payload = p
-	return compress(dst, p), sum, nil
+	return Compress(dst, p), sum, nil
 }
 
 // checkBounds refuses what the decoder would refuse, so that nothing is stored that cannot be read.
@@ -213,8 +216,8 @@ func checkBounds(u *ingest.Update) error {
 	return nil
 }
 
-// rowsOf counts the rows of history that u makes.
-func rowsOf(u *ingest.Update) int {
+// RowsOf counts the rows of history that u makes.
+func RowsOf(u *ingest.Update) int {
 	if u.Kind == ingest.PeerUp || u.Kind == ingest.PeerDown {
 		return 1
 	}
@@ -567,24 +570,36 @@ func (s *scanner) attributes(a *bgp.Attributes) {
 	}
 }
 
-// batchReader steps through the updates of one body.
-type batchReader struct {
+// Reader steps through the updates of one body.
+type Reader struct {
 	scanner
 	watermark ingest.Time
 	left      int // updates
 	routes    int // prefixes that may still come
 	peers     []ingest.Peer
 	last      ingest.Time
-	attrs     []byte            // of the update that next returned; empty when it has none
+	attrs     []byte            // of the update that Next returned; empty when it has none
 	names     map[string]string // of collectors, which repeat in every body
+	room      []byte            // for payloads
 }
 
-// open starts on a decompressed payload.
-func (r *batchReader) open(payload []byte) error {
+// Open starts on a body, which must not change until the last call of Next.
+func (r *Reader) Open(body []byte) error {
+	payload, err := Decompress(r.room, body)
+	if err != nil {
+		return err
+	}
+	if body[1] == methodZstd {
+		r.room = payload
+	}
+	return r.open(payload)
+}
+
+func (r *Reader) open(payload []byte) error {
 	if r.names == nil {
 		r.names = make(map[string]string)
 	}
-	*r = batchReader{scanner: scanner{rest: payload}, peers: r.peers[:0], names: r.names}
+	*r = Reader{scanner: scanner{rest: payload}, peers: r.peers[:0], names: r.names, room: r.room}
 	r.watermark = ingest.Time(r.varint())
 	r.last = r.watermark
 	r.left = r.count(maxUpdates, 5)
@@ -592,9 +607,9 @@ func (r *batchReader) open(payload []byte) error {
 	return r.err
 }
 
-// next reads one update into u, reusing its slices of prefixes but leaving its attributes, which
-// are left encoded in r.attrs. It returns false at the end and on an error, which r.err tells.
-func (r *batchReader) next(u *ingest.Update) bool {
+// Next reads one update into u, reusing its slices of prefixes but leaving its attributes, which
+// are left encoded in r.attrs. It returns false at the end and on an error, which Err tells.
+func (r *Reader) Next(u *ingest.Update) bool {
 	if r.err != nil || r.left == 0 {
 		if r.err == nil && len(r.rest) > 0 {
 			r.fail(fmt.Errorf("%w: %d bytes after the last update", errBody, len(r.rest)))
@@ -634,7 +649,10 @@ func (r *batchReader) next(u *ingest.Update) bool {
 	return r.err == nil
 }
 
-func (r *batchReader) name() string {
+// Err is why Next returned false: nil at the end of the body.
+func (r *Reader) Err() error { return r.err }
+
+func (r *Reader) name() string {
 	b := r.text()
 	if known, ok := r.names[string(b)]; ok {
 		return known
@@ -644,8 +662,8 @@ func (r *batchReader) name() string {
 	return name
 }
 
-// attributes decodes those of the update that next returned.
-func (r *batchReader) attributes(a *bgp.Attributes) error {
+// Attributes decodes those of the update that Next returned.
+func (r *Reader) Attributes(a *bgp.Attributes) error {
 	if len(r.attrs) == 0 {
 		*a = bgp.Attributes{}
 		return nil
@@ -658,14 +676,10 @@ func (r *batchReader) attributes(a *bgp.Attributes) error {
 	return s.err
 }
 
-// decodeBatch reads a whole body. The batch owns its memory.
-func decodeBatch(body []byte) (*ingest.Batch, error) {
-	payload, err := decompress(nil, body)
-	if err != nil {
-		return nil, err
-	}
-	var r batchReader
-	if err := r.open(payload); err != nil {
+// Decode reads a whole body. The batch owns its memory.
+func Decode(body []byte) (*ingest.Batch, error) {
+	var r Reader
+	if err := r.Open(body); err != nil {
 		return nil, err
 	}
 	b := &ingest.Batch{Watermark: r.watermark}
@@ -674,10 +688,10 @@ func decodeBatch(body []byte) (*ingest.Batch, error) {
 	}
 	for {
 		var u ingest.Update
-		if !r.next(&u) {
+		if !r.Next(&u) {
 			break
 		}
-		if err := r.attributes(&u.Attrs); err != nil {
+		if err := r.Attributes(&u.Attrs); err != nil {
 			return nil, err
 		}
 		b.Updates = append(b.Updates, u)

@@ -1,0 +1,495 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	api "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
+)
+
+// Bounds of what is sent and read at once.
+const (
+	groupMax   = 128      // appends that may share a block
+	groupBytes = 64 << 20 // of their bodies
+	pageLog    = 64       // positions of the log
+	pageRows   = 10_000   // rows of updates
+)
+
+// appending is a batch on its way into the log.
+type appending struct {
+	body       []byte
+	watermark  int64
+	sum        batch.Summary
+	backfilled bool
+	gap        *gap // changed in the same row
+	position   uint64
+	done       chan error
+}
+
+var encoders = sync.Pool{New: func() any { return batch.NewEncoder() }}
+
+// AppendBatch implements [store.Store].
+func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
+	return s.append(ctx, b, false, nil)
+}
+
+// AppendBackfill implements [store.Store].
+func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error {
+	if g.ID == 0 || !s.hasGap(g.ID) {
+		return fmt.Errorf("store %s: back-filling gap %d, which is not stored: %w", s.place(), g.ID, store.ErrNotFound)
+	}
+	n := gap{Gap: *g, version: s.nextVersion(), onlyLog: true}
+	n.From, n.Until, n.NextAttempt, n.File = micro(n.From), micro(n.Until), micro(n.NextAttempt), micro(n.File)
+	_, err := s.append(ctx, b, true, &n)
+	return err
+}
+
+func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, g *gap) (uint64, error) {
+	e := encoders.Get().(*batch.Encoder)
+	body, sum, err := e.Encode(nil, b)
+	encoders.Put(e)
+	if err != nil {
+		return 0, fmt.Errorf("store %s: %w", s.place(), err)
+	}
+	if err := s.usable(ctx); err != nil {
+		return 0, err
+	}
+	r := &appending{body: body, watermark: int64(b.Watermark), sum: sum, backfilled: backfilled, gap: g, done: make(chan error, 1)}
+	select {
+	case s.appends <- r:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-s.running.Done():
+		return 0, errClosed
+	}
+	if err := <-r.done; err != nil {
+		return 0, err
+	}
+	s.metrics.batches.Inc()
+	s.metrics.updates.Add(float64(sum.Updates))
+	s.metrics.bytes.Add(float64(len(body)))
+	return r.position, nil
+}
+
+// appender stores what append hands it, until the store closes.
+func (s *Store) appender() {
+	var group []*appending
+	for {
+		group = group[:0]
+		select {
+		case r := <-s.appends:
+			group = append(group, r)
+		case <-s.running.Done():
+			return
+		}
+		size := len(group[0].body)
+	drain:
+		for len(group) < groupMax && size < groupBytes {
+			select {
+			case r := <-s.appends:
+				group = append(group, r)
+				size += len(r.body)
+			default:
+				break drain
+			}
+		}
+		for rest := group; len(rest) > 0; {
+			// A block is of one partition: only then is it stored whole or not at all.
+			next := s.current().position + 1
+			n := min(len(rest), int(logPartition-next%logPartition))
+			err := s.commit(rest[:n], next)
+			for _, r := range rest[:n] {
+				r.done <- err
+			}
+			rest = rest[n:]
+		}
+	}
+}
+
+// commit stores group from position first on.
+func (s *Store) commit(group []*appending, first uint64) error {
+	s.batches.Lock()
+	defer s.batches.Unlock()
+	start := time.Now()
+	err := s.write(context.Background(), func(ctx context.Context) error {
+		if s.current().doubtful {
+			if err := s.renew(ctx); err != nil {
+				return err
+			}
+		}
+		epoch := s.current().epoch
+		err := s.insert(ctx, `INSERT INTO batches (position, epoch, received_at, watermark, backfilled, updates, rows, min_time, max_time, gap_id, gap_version, gap, body)`, func(b api.Batch) error {
+			for i, r := range group {
+				r.position = first + uint64(i)
+				var id, version uint64
+				var text string
+				if r.gap != nil {
+					id, version, text = r.gap.ID, r.gap.version, encodeGap(r.gap.Gap)
+				}
+				if err := b.Append(r.position, epoch, start, r.watermark, r.backfilled, uint32(r.sum.Updates), uint32(r.sum.Rows),
+					int64(r.sum.MinTime), int64(r.sum.MaxTime), id, version, text, r.body); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.mu.Lock()
+			s.state.doubtful = true
+			s.mu.Unlock()
+		}
+		return err
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.state.doubtful = true // also where only the look at the epochs failed
+		return err
+	}
+	s.metrics.commits.Observe(time.Since(start).Seconds())
+	st := &s.state
+	if st.position == st.expanded {
+		st.logReceived = start.UnixMicro()
+	}
+	st.position += uint64(len(group))
+	for _, r := range group {
+		st.logUpdates += uint64(r.sum.Updates)
+		if r.gap != nil {
+			s.putGap(*r.gap)
+		}
+	}
+	s.metrics.logUpdates.Set(float64(st.logUpdates))
+	if st.logUpdates >= uint64(s.cfg.Expand.Updates) {
+		s.wakeExpander()
+	}
+	return nil
+}
+
+// renew begins the next epoch behind the last batch that was acknowledged. What may be there of an append whose outcome
+// is not known is void with that. The caller holds batches.
+func (s *Store) renew(ctx context.Context) error {
+	st := s.current()
+	alone, err := s.claim(ctx, st.epoch+1)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if !alone {
+		s.state.fenced = true
+		s.mu.Unlock()
+		return errFenced
+	}
+	s.state.epoch++
+	s.mu.Unlock()
+	return s.begin(ctx, st.position+1)
+}
+
+// logRow is one row of the log.
+type logRow struct {
+	position   uint64
+	backfilled bool
+	body       []byte
+}
+
+// readLog reads batches at positions from first to last, in order; where says which of them are wanted.
+func (s *Store) readLog(ctx context.Context, first, last uint64, where string) ([]logRow, error) {
+	var page []logRow
+	err := s.rows(ctx, func(r api.Rows) error {
+		var l logRow
+		var body string
+		err := r.Scan(&l.position, &l.backfilled, &body)
+		l.body = []byte(body)
+		page = append(page, l)
+		return err
+	}, fmt.Sprintf(`SELECT position, backfilled, body FROM (SELECT * FROM batches WHERE position >= %d AND position <= %d
+		ORDER BY position, epoch DESC LIMIT 1 BY position) WHERE %s ORDER BY position`, first, last, where))
+	return page, err
+}
+
+// wholeLog is readLog where each position must be there.
+func (s *Store) wholeLog(ctx context.Context, first, last uint64) ([]logRow, error) {
+	page, err := s.readLog(ctx, first, last, "1")
+	if err == nil && uint64(len(page)) != last-first+1 {
+		err = fmt.Errorf("store %s: of batches %d to %d only %d are in the log; restore the database from a copy, or choose another one",
+			s.place(), first, last, len(page))
+	}
+	return page, err
+}
+
+// BatchesSince implements [store.Store].
+func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*ingest.Batch, error] {
+	return func(yield func(*ingest.Batch, error) bool) {
+		for after := position; ; {
+			st := s.current()
+			after = max(after, st.dropped)
+			if after >= st.position {
+				return
+			}
+			page, err := s.wholeLog(ctx, after+1, min(after+pageLog, st.position))
+			if err != nil {
+				if s.current().dropped > after {
+					continue // dropped under our eyes
+				}
+				yield(nil, err)
+				return
+			}
+			for _, r := range page {
+				b := &ingest.Batch{}
+				if !r.backfilled {
+					if b, err = batch.Decode(r.body); err != nil {
+						yield(nil, fmt.Errorf("store %s: batch %d: %w", s.place(), r.position, err))
+						return
+					}
+				}
+				if err := ctx.Err(); err != nil {
+					yield(nil, err)
+					return
+				}
+				if !yield(b, nil) {
+					return
+				}
+				after = r.position
+			}
+		}
+	}
+}
+
+// Updates implements [store.Store].
+func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[store.Route, error] {
+	return func(yield func(store.Route, error) bool) {
+		f, err := batch.NewFilter(q)
+		if err != nil {
+			yield(store.Route{}, err)
+			return
+		}
+		w := walk{s: s, f: f, before: store.Cursor{Position: math.MaxInt64}, window: firstWindow}
+		if q.After != (store.Cursor{}) {
+			w.before = q.After
+		}
+		for left := limitOf(q.Limit); left > 0; {
+			routes, more, err := w.step(ctx, left)
+			for _, r := range routes {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(store.Route{}, err)
+				return
+			}
+			if !more {
+				return
+			}
+			left -= len(routes)
+		}
+	}
+}
+
+// walk goes down through history: what it has not yet looked at is what lies below before.
+type walk struct {
+	s      *Store
+	f      *batch.Filter
+	before store.Cursor
+	window uint64 // how many positions of updates are looked at next, where no prefix says where to look
+}
+
+const firstWindow = 2048
+
+// top is the highest position that may have rows below before.
+func (w *walk) top() uint64 {
+	if w.before.Row == 0 {
+		return max(w.before.Position, 1) - 1
+	}
+	return w.before.Position
+}
+
+// step returns the next matching rows, newest first and at most limit, and whether there may be more.
+func (w *walk) step(ctx context.Context, limit int) (routes []store.Route, more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	st := w.s.current()
+	top := min(w.top(), st.position)
+	if top == 0 {
+		return nil, false, nil
+	}
+	if top <= st.expanded {
+		return w.scan(ctx, top, limit)
+	}
+	low := max(st.expanded, top-min(top, pageLog))
+	page, err := w.s.readLog(ctx, low+1, top, fmt.Sprintf("rows > 0 AND max_time >= %d AND min_time < %d", w.f.From, w.f.To))
+	if w.s.current().dropped > low {
+		return nil, true, nil // expanded and dropped meanwhile: it is in updates now
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	var reader batch.Reader
+	for _, l := range slices.Backward(page) {
+		err := reader.Open(l.body)
+		var found []store.Route
+		if err == nil {
+			found, err = w.f.Newest(&reader, l.position, w.before, limit-len(routes))
+		}
+		if err != nil {
+			return routes, false, fmt.Errorf("store %s: batch %d: %w", w.s.place(), l.position, err)
+		}
+		for i := range found {
+			found[i].Backfilled = l.backfilled
+		}
+		if routes = append(routes, found...); len(routes) == limit {
+			w.before = routes[limit-1].Cursor
+			return routes, true, nil
+		}
+	}
+	w.before = store.Cursor{Position: low + 1}
+	return routes, true, nil
+}
+
+// scan reads a page of updates at positions up to top.
+func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.Route, more bool, err error) {
+	low := uint64(0) // looked at is what lies above
+	var where []string
+	add := func(format string, a ...any) { where = append(where, fmt.Sprintf(format, a...)) }
+	if w.f.Q.Prefix.IsValid() {
+		where = append(where, prefixCondition(w.f.Q.Prefix, w.f.Q.Match))
+	} else if w.window < top {
+		low = top - w.window
+		add("position > %d", low)
+	}
+	add("(position < %d OR (position = %d AND row < %d))", w.before.Position, w.before.Position, w.before.Row)
+	add("position <= %d", top)
+	if w.f.From != math.MinInt64 {
+		add("time >= %d", w.f.From)
+	}
+	if w.f.To != math.MaxInt64 {
+		add("time < %d", w.f.To)
+	}
+	if w.f.Q.Action != "" {
+		add("action = %d", slices.Index(batch.Actions, w.f.Q.Action)+1)
+	}
+	if w.f.Q.OriginASN != 0 {
+		add("origin_asn = %d", w.f.Q.OriginASN)
+	}
+	if q := &w.f.Q; q.PeerASN != 0 || q.PeerIP.IsValid() || q.Collector != "" {
+		ids := w.s.peersLike(q)
+		if len(ids) == 0 {
+			return nil, false, nil
+		}
+		add("peer IN (%s)", strings.Join(ids, ","))
+	}
+	n := min(limit, pageRows)
+	err = w.s.rows(ctx, func(r api.Rows) error {
+		route, err := w.s.scanRoute(r)
+		routes = append(routes, route)
+		return err
+	}, fmt.Sprintf(`SELECT position, row, time, action, peer, afi, address, length, path_id, origin_asn, as_path, next_hop, communities, otc, backfilled
+		FROM updates WHERE %s ORDER BY position DESC, row DESC LIMIT 1 BY position, row LIMIT %d`, strings.Join(where, " AND "), n))
+	switch {
+	case err != nil:
+		return nil, false, err
+	case len(routes) == n:
+		w.before = routes[n-1].Cursor
+		return routes, true, nil
+	}
+	w.before = store.Cursor{Position: low + 1}
+	w.window *= 8
+	return routes, low > 0, nil
+}
+
+func (s *Store) scanRoute(r api.Rows) (store.Route, error) {
+	var t store.Route
+	var row, peer uint32
+	var at int64
+	var action, afi, length uint8
+	var address netip.Addr
+	var nextHop, communities string
+	if err := r.Scan(&t.Cursor.Position, &row, &at, &action, &peer, &afi, &address, &length, &t.PathID, &t.OriginASN, &t.ASPath, &nextHop, &communities, &t.OTC, &t.Backfilled); err != nil {
+		return t, err
+	}
+	p, known := s.peer(peer)
+	if !known || action < 1 || int(action) > len(batch.Actions) {
+		return t, fmt.Errorf("row %d of batch %d has peer %d and action %d, which are not known", row, t.Cursor.Position, peer, action)
+	}
+	t.Cursor.Row, t.Time, t.Action = int(row), ingest.Time(at).Time(), batch.Actions[action-1]
+	t.Collector, t.PeerASN, t.PeerIP, t.View = p.Collector, p.ASN, p.Addr, p.View
+	switch afi {
+	case 4:
+		a := address.As16()
+		t.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(a[12:])), int(length))
+	case 6:
+		t.Prefix = netip.PrefixFrom(netip.AddrFrom16(address.As16()), int(length))
+	}
+	switch nextHop {
+	case "":
+	case samePeer:
+		t.NextHop = p.Addr
+	default:
+		a, err := netip.ParseAddr(nextHop)
+		if err != nil {
+			return t, err
+		}
+		t.NextHop = a
+	}
+	if communities != "" {
+		t.Communities = strings.Split(communities, " ")
+	}
+	return t, nil
+}
+
+// samePeer stands for a next hop that is the peer's address.
+const samePeer = "="
+
+// key is where the address of a prefix is in the order of updates.
+func key(a netip.Addr) (afi uint8, address [16]byte) {
+	switch {
+	case !a.IsValid():
+		return 0, address
+	case a.Is4():
+		return 4, a.As16()
+	}
+	return 6, a.As16()
+}
+
+// literal writes an address as ClickHouse's type IPv6 has it.
+func literal(a netip.Addr) string {
+	return fmt.Sprintf("toIPv6('%s')", netip.AddrFrom16(a.As16()).WithZone(""))
+}
+
+// prefixCondition is one that the primary key answers.
+func prefixCondition(p netip.Prefix, m store.Match) string {
+	p = p.Masked()
+	afi, _ := key(p.Addr())
+	switch m {
+	case store.Covered:
+		return fmt.Sprintf("afi = %d AND address >= %s AND address <= %s AND length >= %d", afi, literal(p.Addr()), literal(lastOf(p)), p.Bits())
+	case store.Covering:
+		keys := make([]string, 0, p.Bits()+1)
+		for l := 0; l <= p.Bits(); l++ {
+			keys = append(keys, fmt.Sprintf("(%d, %s, %d)", afi, literal(netip.PrefixFrom(p.Addr(), l).Masked().Addr()), l))
+		}
+		return "(afi, address, length) IN (" + strings.Join(keys, ", ") + ")"
+	}
+	return fmt.Sprintf("afi = %d AND address = %s AND length = %d", afi, literal(p.Addr()), p.Bits())
+}
+
+// lastOf is the highest address in p.
+func lastOf(p netip.Prefix) netip.Addr {
+	bytes := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(bytes); i++ {
+		bytes[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(bytes)
+	return a
+}
