@@ -12,9 +12,9 @@ type RecordCmd struct{ ConfigFlag }
 
 // Help says what kong shows below the flags.
 func (RecordCmd) Help() string {
-	return `Keeps an embedded store in store.directory and does with it what "serve" does: sends alerts, serves the dashboard and the API. There
-should be one recorder, since each sends every alert. What only a detector knows (routes as they are now, explanations of a verdict, RPKI at a
-time) its API does not have.`
+	return `Keeps everything in a store of its own (section store) and serves the dashboard and the API from there, as "serve" does. Any number of recorders
+may run; each has everything, and one of them sends the alerts, so all need the same section alert. What only a detector knows (routes as
+they are now, explanations of a verdict, RPKI at a time) their API does not have.`
 }
 
 func (c RecordCmd) Run(g *Globals) (err error) {

@@ -29,6 +29,10 @@ import (
 //
 // Before the one in charge takes another step everything that came of the last is in Kafka. So whoever takes
 // over has to tell of the last step at most, and looks which of its changes are there already.
+//
+// What detectors judge by beside the updates is not in Kafka: reference data, and relationships, which each
+// infers for itself where none are given. So what two of them find may differ a little; who takes over
+// makes what is told and what it knows agree.
 type Detector struct {
 	pipeline   *pipeline // without bus and store
 	config     config.Config

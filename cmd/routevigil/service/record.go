@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,9 +23,9 @@ import (
 	"github.com/routevigil/routevigil/store"
 )
 
-// Recorder is the role record: it stores updates and incidents, with the messages that these cause, sends
-// those and serves the API. There should be one: two
-// would each send every message, though under the same keys.
+// Recorder is the role record: it stores updates and incidents, with the messages that these cause, in a
+// store of its own, which no other recorder may write, and serves the API from there. Any number may run; each has everything, and one
+// of them sends the messages (see outbox).
 //
 // A step of Kafka's order is a batch of the store, at a position that follows from the step's number: so what
 // is stored says where to go on, and nothing is stored twice.
@@ -34,6 +35,7 @@ type Recorder struct {
 	cluster  *kafkabus.Cluster
 	registry *prometheus.Registry
 	router   *alert.Router
+	outbox   *outbox
 	notifier *alert.Notifier
 	server   *api.Server
 
@@ -66,7 +68,8 @@ func NewRecorder(ctx context.Context, c config.Config, version string, log *slog
 		return nil, err
 	}
 	x.router = alert.NewRouter(receivers)
-	x.notifier = alert.NewNotifier(receivers, x.store, x.registry, log.With("component", "alert"))
+	x.outbox = newOutbox(x.store, x.cluster, c.Kafka.Takeover, log.With("component", "alert"), x.registry)
+	x.notifier = alert.NewNotifier(receivers, x.outbox, x.registry, log.With("component", "alert"))
 	x.server = api.New(c.API, api.Dependencies{Store: x.store, Health: x.health, Web: web.Handler(), Version: version,
 		Registerer: x.registry, Gatherer: x.registry, Logger: log.With("component", "api")})
 	if err := x.server.Listen(); err != nil {
@@ -108,6 +111,7 @@ func (x *Recorder) Run(ctx context.Context) error {
 	background := newGroup(fail)
 	background.run("HTTP server", func() error { return x.server.Run(ctx) })
 	background.run("notifier", func() error { return x.notifier.Run(ctx) })
+	background.run("alerts", func() error { return untilDone(ctx, x.outbox.run(ctx)) })
 	background.run("updates", func() error { return untilDone(ctx, x.recordUpdates(ctx)) })
 	background.run("incidents", func() error { return untilDone(ctx, x.recordIncidents(ctx)) })
 	background.wait()
@@ -250,11 +254,18 @@ func (x *Recorder) recordChange(ctx context.Context, r kafkabus.Record) error {
 		ev.Incident.Sequence = ev.Sequence
 	}
 	events := []incident.Event{ev}
-	deliveries, err := x.router.Route(events, time.Now())
+	// As of the time of the event, so that they are the same in every recorder, and none is sent of what
+	// happened long before there was one.
+	deliveries, err := x.router.Route(events, ev.Time)
 	if err != nil {
 		return fmt.Errorf("writing alerts: %w", err)
 	}
+	now := time.Now()
+	deliveries = slices.DeleteFunc(deliveries, func(d store.Delivery) bool { return d.ExpiresAt.Before(now) })
 	err = untilStored(ctx, x.log, "committing incidents", func() error { return x.store.CommitEvents(ctx, events, deliveries) })
+	if err == nil {
+		err = x.outbox.committed(ctx, deliveries)
+	}
 	if err == nil {
 		x.incidents.Store(r.Offset + 1)
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/embedded"
 )
 
@@ -50,6 +52,8 @@ func kafkas(t *testing.T, f func(t *testing.T, address string)) {
 func onKafka(t testing.TB, address string, f *feed) config.Config {
 	t.Helper()
 	c := configuration(t, f.url())
+	// Given, because each detector infers them at a time of its own, which would show in the time of some changes.
+	c.Knowledge.Relationships = writeRelationships(t)
 	c.Kafka.Brokers, c.Kafka.Prefix, c.Kafka.Partitions = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano()), 4
 	c.Kafka.Takeover, c.Kafka.Checkpoint = 2*time.Second, 2*time.Second
 	k, err := kafkabus.Connect(c.Kafka, testLog(t))
@@ -69,6 +73,28 @@ func onKafka(t testing.TB, address string, f *feed) config.Config {
 	return c
 }
 
+// writeRelationships writes who provides for whom on the small Internet.
+func writeRelationships(t testing.TB) string {
+	t.Helper()
+	var b strings.Builder
+	for i, transit := range transits {
+		for _, other := range transits[i+1:] {
+			fmt.Fprintf(&b, "%d|%d|0\n", transit, other)
+		}
+		for k := range sessions {
+			fmt.Fprintf(&b, "%d|%d|-1\n", transit, session(k).ASN)
+		}
+		for k := range networks {
+			fmt.Fprintf(&b, "%d|%d|-1\n%d|%d|-1\n", transit, victim(k).asn, transit, attacker(k).asn)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "as-rel.txt")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // role starts "routevigil NAME" as a process of its own.
 func role(t *testing.T, name string, c config.Config) *process {
 	t.Helper()
@@ -81,6 +107,7 @@ func role(t *testing.T, name string, c config.Config) *process {
 	fmt.Fprintf(&text, "ingest:\n  backfill: {enabled: false}\n  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n",
 		c.Ingest.RISLive.Name, c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
 	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {directory: %q}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.Store.Directory, c.API.Listen)
+	fmt.Fprintf(&text, "knowledge: {as_rel: %q}\n", c.Knowledge.Relationships)
 	fmt.Fprintf(&text, "kafka: {brokers: [%q], prefix: %q, takeover: %s, checkpoint: %s}\n", c.Kafka.Brokers[0], c.Kafka.Prefix, c.Kafka.Takeover, c.Kafka.Checkpoint)
 	for _, w := range c.Alert.Webhooks {
 		fmt.Fprintf(&text, "alert: {webhooks: [{name: %q, url: %q, secret: %q, timeout: %s}]}\n", w.Name, string(w.URL), string(w.Secret), w.Timeout)
@@ -128,7 +155,7 @@ func (p *process) kill() {
 	p.wait()
 }
 
-// TestRolesKilled runs two collectors of one feed, two detectors and a recorder, each a process, has things
+// TestRolesKilled runs two collectors of one feed, two detectors and two recorders, each a process, has things
 // happen, and kills them meanwhile. In the end what is stored is what a detector finds that goes through
 // the whole of Kafka's log undisturbed; and every change was told once.
 func TestRolesKilled(t *testing.T) {
@@ -143,10 +170,10 @@ func TestRolesKilled(t *testing.T) {
 			}
 			return own
 		}
-		configurations := map[string]config.Config{"record": with(true)}
-		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record"}
-		for _, name := range names[:4] {
-			configurations[name] = with(false)
+		configurations := map[string]config.Config{}
+		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2"}
+		for _, name := range names {
+			configurations[name] = with(strings.HasPrefix(name, "record"))
 		}
 		processes := map[string]*process{}
 		start := func(name string) {
@@ -205,17 +232,24 @@ func TestRolesKilled(t *testing.T) {
 		last := 0
 		eventually(t, func() string { // nothing is under way any more
 			n := len(hook.told())
-			open := len(processes["record"].incidents("status=open"))
-			if n != last || open > 0 {
+			open, one, other := 0, processes["record 1"].incidents(""), processes["record 2"].incidents("")
+			for _, inc := range slices.Concat(one, other) {
+				if inc.Status == incident.Open {
+					open++
+				}
+			}
+			if n != last || open > 0 || len(one) != len(other) {
 				last = n
-				return fmt.Sprintf("%d incidents are open", open)
+				return fmt.Sprintf("%d incidents are open, one recorder has %d and the other %d", open, len(one), len(other))
 			}
 			return ""
 		})
 		for _, name := range names {
 			processes[name].kill()
 		}
-		compareWithUndisturbed(t, configurations["record"], hook, cases)
+		for _, name := range names[4:] {
+			compareWithUndisturbed(t, configurations[name], hook, cases)
+		}
 	})
 }
 
@@ -308,6 +342,19 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 	if slices.Sort(told); len(slices.Compact(told)) != keys {
 		t.Errorf("%d keys for %d changes", keys, len(slices.Compact(told)))
 	}
+	for i := range events { // no recorder has anything left to send that the receiver has
+		deliveries, err := s.Deliveries(t.Context(), events[i].Incident.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hook.mu.Lock()
+		for _, d := range deliveries {
+			if d.State == store.Delivered && len(hook.events[d.Key]) == 0 {
+				t.Errorf("%s counts as delivered and never came", d.Key)
+			}
+		}
+		hook.mu.Unlock()
+	}
 	for i := range cases {
 		n := 0
 		for _, e := range events {
@@ -322,4 +369,58 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Error("it took too long")
 	}
+}
+
+// TestOneOfTwoRecordersTells: every message is sent once, also when who sends them stops and the other goes on.
+func TestOneOfTwoRecordersTells(t *testing.T) {
+	kafkas(t, func(t *testing.T, address string) {
+		f, hook := newFeed(t), newReceiver(t)
+		c := onKafka(t, address, f)
+		c.Alert.Webhooks = append(c.Alert.Webhooks, hook.configuration("hook"))
+		start := func(name string) *process {
+			own := c
+			own.Store.Directory = filepath.Join(t.TempDir(), "store")
+			return role(t, name, own)
+		}
+		start("collect")
+		detector, recorders := start("detect"), []*process{start("record"), start("record")}
+		for _, p := range append(recorders, detector) {
+			p.whenReady(f)
+		}
+		sender := func() (at int) {
+			eventually(t, func() string {
+				for at = range recorders {
+					if v, _ := recorders[at].metric("routevigil_alerts_in_charge"); v == 1 {
+						return ""
+					}
+				}
+				return "no recorder sends"
+			})
+			return at
+		}
+		f.background(t, 10*time.Millisecond)
+		tell := func(i int) {
+			f.tell(hijack(i, 0, sessions)...)
+			whenHeard(t, hook, i, incident.Opened)
+			f.tell(heal(i)...)
+			whenHeard(t, hook, i, incident.Closed)
+		}
+		sender()
+		for i := range 3 {
+			tell(i)
+		}
+		first := sender()
+		recorders[first].command.Process.Signal(syscall.SIGTERM)
+		if err := recorders[first].wait(); err != nil {
+			t.Errorf("the recorder that sent ended with %v", err)
+		}
+		tell(3)
+		hook.mu.Lock()
+		defer hook.mu.Unlock()
+		for key, events := range hook.events {
+			if len(events) != 1 {
+				t.Errorf("%s was sent %d times", key, len(events))
+			}
+		}
+	})
 }

@@ -44,6 +44,7 @@ const (
 	orderTopic     = "order"
 	IncidentsTopic = "incidents"
 	StateTopic     = "state"
+	AlertsTopic    = "alerts"
 )
 
 // maxMessage is the largest message that topics take, in octets: a frame, an incident.
@@ -230,6 +231,23 @@ func (k *Cluster) Read(ctx context.Context, topic string, partition int, from, t
 		}
 	}
 }
+
+// Tail reads a partition from its first message on, without end.
+type Tail struct{ r *kafka.Reader }
+
+// Tail begins to read. Close must be called.
+func (k *Cluster) Tail(topic string, partition int) *Tail {
+	return &Tail{k.reader(topic, partition, kafka.FirstOffset)}
+}
+
+// Next waits for the next message; the error is ctx's.
+func (t *Tail) Next(ctx context.Context) (Record, error) {
+	m, err := fetch(ctx, t.r)
+	return Record{m.Offset, m.Key, m.Value}, err
+}
+
+// Close stops reading.
+func (t *Tail) Close() { t.r.Close() }
 
 // fetch returns the next message, however long that takes. The error is ctx's.
 func fetch(ctx context.Context, r *kafka.Reader) (kafka.Message, error) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"time"
 
@@ -80,6 +81,9 @@ func (d *duplicates) forget(now ingest.Time) {
 		d.queue = nil
 	}
 }
+
+// NewName returns a name for one who claims something, which nobody else has.
+func NewName() string { return fmt.Sprintf("%016x", randomID()) }
 
 func randomID() uint64 {
 	var b [8]byte

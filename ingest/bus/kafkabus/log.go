@@ -124,7 +124,7 @@ type round struct {
 // Follow begins to read. Close must be called. The topics must be there ([Cluster.Check]).
 func (k *Cluster) Follow(o LogOptions) (*Log, error) {
 	l := &Log{k: k, o: o, arrived: make(chan struct{}, 1), pending: map[roundKey]*round{}, decoders: make([]wire.Decoder, k.partitions),
-		at: Position{Epoch: -1, Taken: map[uint64]uint64{}}, claim: fmt.Sprintf("%016x", randomID()), dup: duplicates{window: k.c.Duplicates}}
+		at: Position{Epoch: -1, Taken: map[uint64]uint64{}}, claim: NewName(), dup: duplicates{window: k.c.Duplicates}}
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}

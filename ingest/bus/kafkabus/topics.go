@@ -32,6 +32,8 @@ func (k *Cluster) topics(replication int) []kafka.TopicConfig {
 		topic(orderTopic, 1, set("cleanup.policy", "delete"), set("retention.ms", ms(k.c.Retention+k.c.Retention/4)), set("retention.bytes", "-1")),
 		// Every change of an incident stays for a week, for recorders that come late, and then the last one.
 		topic(IncidentsTopic, 1, set("cleanup.policy", "compact"), set("min.compaction.lag.ms", ms(7*24*time.Hour))),
+		// What became of alerts, for longer than they are tried.
+		topic(AlertsTopic, 1, set("cleanup.policy", "delete"), set("retention.ms", ms(14*24*time.Hour))),
 		// The last states of the detector, whatever their age.
 		topic(StateTopic, 1, set("cleanup.policy", "delete"), set("retention.ms", "-1"), set("retention.bytes", strconv.Itoa(4<<30)), set("segment.bytes", strconv.Itoa(256<<20))),
 	}
