@@ -147,7 +147,7 @@ func (s *shard) noteSpecific(e *entry, g *group, v *verdict) {
 // news themselves, nor those that somebody further on leaked.
 func (s *shard) told(rs []route) []route {
 	return slices.DeleteFunc(slices.Clone(rs), func(r route) bool {
-		if s.byRelationships(&s.table.paths.nodes[r.node]) {
+		if _, leaked := s.byRelationships(r.node); leaked {
 			return true
 		}
 		since := s.peers.list[r.peer].since

@@ -27,6 +27,7 @@ type Explanation struct {
 	IRR      IRR          `json:"irr"`
 	// Relationships are those of the path's links.
 	Relationships []PathLink          `json:"relationships"`
+	Classes       []ASClass           `json:"classes"` // of the ASes of the path that are something special
 	History       History             `json:"history"`
 	Leak          *Leak               `json:"leak"`
 	Watches       []string            `json:"watches"` // that have something to do with the prefix or an AS of the path
@@ -163,7 +164,7 @@ func (s *shard) known(p netip.Prefix) []KnownOrigin {
 
 // Leak names the valley of a path (RFC 7908).
 type Leak struct {
-	RFC7908Type int    `json:"rfc7908_type"` // 0 where ASPA alone tells of it
+	RFC7908Type int    `json:"rfc7908_type"` // 0 where it is not known
 	Leaker      uint32 `json:"leaker"`
 	From        uint32 `json:"from"`
 	To          uint32 `json:"to"`
@@ -233,15 +234,17 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	oldNow, oldNeed, oldActive, known := s.now, s.need, s.peers.active, len(s.peers.list)
 	s.peers.countActive()
-	nodes, pairs := len(s.table.paths.nodes), s.table.history.Len()
+	nodes, pairs, free := len(s.table.paths.nodes), s.table.history.Len(), s.table.paths.free
+	s.table.paths.free = 0 // what is added stands at the end
 	ids := make([]peerID, peers)
 	for i := range ids {
 		ids[i] = peerID(known + i)
-		s.peers.list = append(s.peers.list, peerInfo{peerKey{Peer: ingest.Peer{Collector: "explain", ASN: uint32(i)}}, true, 0})
+		s.peers.list = append(s.peers.list, peerInfo{peerKey: peerKey{Peer: ingest.Peer{Collector: "explain", ASN: uint32(i)}}, up: true})
 	}
 	s.now, s.need = now, peers
 	f(ids)
 	s.table.paths.cut(nodes)
+	s.table.paths.free = free
 	s.table.history.Cut(pairs)
 	s.peers.list = s.peers.list[:known]
 	s.now, s.need, s.peers.active = oldNow, oldNeed, oldActive
@@ -251,7 +254,7 @@ func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explanation {
 	origin, hasOrigin := path.Origin()
 	x := Explanation{Prefix: p, ASPath: []uint32{}, ROV: ROVOf(s.know.VRPs, p, origin, hasOrigin), ASPA: ASPAOf(s.know.VRPs, path),
-		History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
+		Relationships: []PathLink{}, Classes: []ASClass{}, History: History{UsualOrigins: []uint32{}, Covering: []netip.Prefix{}, Origins: s.known(p)}, Evidence: []incident.Evidence{}, Registry: s.registry(p, origin, hasOrigin)}
 	registered := s.know.IRR.Check(p, origin)
 	x.IRR = IRR{registered.State.String(), registered.Exact, append([]irr.Route{}, registered.Routes...), append([]irr.Route{}, registered.Against...)}
 	for c := range s.table.covering(p) {
@@ -266,18 +269,13 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
 	x.Watches = watchNames(s.know.watched.of(p, &verdict{also: x.ASPath}))
-	x.Relationships = s.pathLinks(p, node)
+	x.Relationships, x.Classes = s.pathLinks(p, node), s.pathClasses(node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
 		return x
 	}
-	if n := s.table.paths.nodes[node]; n.leak != 0 {
-		from, leaker, to := s.table.paths.triple(node)
-		rels := s.know.Relationships
-		x.Leak = &Leak{int(n.leakAs), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
-		if n.leakAs == 0 {
-			x.Leak.Basis = s.know.VRPs.Source()
-		}
+	if l, ok := s.leaked(node); ok {
+		x.Leak = &Leak{l.rfc7908, l.leaker, l.from, l.to, s.leakSource(l)}
 	}
 	switch {
 	case p.Bits() < minBits(p):

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -163,9 +162,13 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	if v := s.judgePrepend(e, g); v.raised() {
 		return v
 	}
-	cover, coverOrigins := s.cover(e)
 	usual := s.usualBefore(e, g.origin)
 	expected := usual
+	var cover *entry
+	var coverOrigins []*origins.Pair
+	if len(usual) == 0 || tooLong(e.prefix) {
+		cover, coverOrigins = s.cover(e)
+	}
 	if len(usual) == 0 {
 		expected = coverOrigins
 	}
@@ -488,6 +491,7 @@ func (s *shard) weighRelation(v *verdict, asn uint32) {
 		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) announces the prefixes of others to clean their traffic", asn, name)
 		return
 	}
+	s.weighHypergiant(v, weightHypergiantOrigin, "announces the prefixes of networks whose servers it runs", asn)
 	v.ledger.add("rel.strangers", s.novelty(weightStrangers), "history", s.baseline(), "nothing known connects AS%d with %s", asn, asList(v.expected))
 }
 
@@ -524,43 +528,20 @@ func (s *shard) foreignSpecifics(c *entry) int {
 	if c.prefix.Addr().Is6() {
 		deepest = 48
 	}
-	budget := 512
-	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
-		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
-			if id, ok := s.table.lookup(p); ok {
-				s.table.history.Each(s.table.entry(id).origins, func(o *origins.Pair) bool {
-					co := s.table.origin(c, o.Origin())
-					foreign := o.MarkedUsual() && o.Routes() > 0 && (co == nil || !co.MarkedUsual())
-					if foreign {
-						n++
-					}
-					return !foreign
-				})
+	for e := range s.table.within(c.prefix, deepest, 512) {
+		s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+			foreign := false
+			if o.MarkedUsual() && o.Routes() > 0 {
+				co := s.table.origin(c, o.Origin())
+				foreign = co == nil || !co.MarkedUsual()
 			}
-			next, ok := nextPrefix(p)
-			if !ok {
-				break
+			if foreign {
+				n++
 			}
-			p = next
-		}
+			return !foreign
+		})
 	}
 	return n
-}
-
-// nextPrefix returns the prefix of the same length after p.
-func nextPrefix(p netip.Prefix) (netip.Prefix, bool) {
-	b := p.Addr().AsSlice()
-	i, bit := (p.Bits()-1)/8, byte(1)<<(7-(p.Bits()-1)%8)
-	for i >= 0 {
-		old := b[i]
-		b[i] += bit
-		if b[i] > old {
-			a, _ := netip.AddrFromSlice(b)
-			return netip.PrefixFrom(a, p.Bits()), true
-		}
-		i, bit = i-1, 1
-	}
-	return netip.Prefix{}, false
 }
 
 // weighROV adds the RPKI's answer.
@@ -616,53 +597,6 @@ func (s *shard) weighASPA(v *verdict, rs []route) {
 		v.ledger.add("aspa.invalid", weightProven, "rpki", s.know.VRPs.Source(), "ASPA Invalid by any receiver: %s", denials(denied))
 		return
 	}
-}
-
-// largeTransit is the number of customers from which a network counts as one of the largest: about
-// the first fifty of the Internet.
-const largeTransit = 250
-
-// judgeLeak judges routes that share the AS that leaked them (RFC 7908).
-func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
-	n := s.table.paths.nodes[rs[0].node]
-	from, leaker, to := s.table.paths.triple(rs[0].node)
-	v := &verdict{kind: incident.RouteLeak, rfc7908: int(n.leakAs), offender: leaker, next: to, victim: n.origin,
-		expected: []uint32{n.origin}, observed: n.origin, ledger: newLedger()}
-	v.rpki, v.irr = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0), s.know.IRR.State(e.prefix, n.origin)
-	rels := s.know.Relationships
-	in, out := rels.Link(from, leaker), rels.Link(to, leaker)
-	source := rels.Source(min(in.Basis, out.Basis)) // the weaker
-	if n.leakAs != 0 {
-		v.ledger.add("rel.valley", valleyWeight(e.prefix, in, out), "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
-			leaker, in.Relation, from, out.Relation, to, n.leakAs)
-	}
-	s.weighASPA(v, rs)
-	s.weighNeverTransit(v, leaker)
-	if n := rels.Customers(leaker); n >= largeTransit && !s.aspaInvalid(rs) {
-		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", source, "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
-	}
-	if s.partial && !s.aspaInvalid(rs) {
-		v.ledger.add("history.partial", weightValleyUntested, "history", s.baseline(), "there is no table dump to tell whether this path was usual before")
-	}
-	if org, same := s.know.Organisations.Same(leaker, to); same {
-		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", leaker, to, org)
-	} else if org, same := s.know.Organisations.Same(leaker, from); same {
-		v.ledger.add("org.same", weightSameOrg, "organisations", s.know.Organisations.Source(), "AS%d and AS%d belong to %s", leaker, from, org)
-	}
-	if cover, holders := s.cover(e); cover != nil && len(s.usualOrigins(e)) == 0 {
-		v.cover, v.covering, v.expected = cover, cover.prefix, asns(holders)
-	}
-	return v
-}
-
-// valleyWeight weighs a valley by the relations that make it one. Inferred ones may be wrong: then a
-// valley is to be seen where nobody leaked, and it is that much better a sign as this is improbable.
-func valleyWeight(p netip.Prefix, in, out topology.Link) float64 {
-	if in.Basis != topology.Inferred && out.Basis != topology.Inferred {
-		return weightValley
-	}
-	right := confidence(p, in) * confidence(p, out)
-	return min(weightInferredValley, -math.Log(1-right))
 }
 
 // confidence is the probability that a relation is right for the family of p.

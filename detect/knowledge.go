@@ -3,6 +3,7 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/routevigil/routevigil/detect/irr"
@@ -23,7 +24,8 @@ type Knowledge struct {
 	Organisations *topology.Organisations
 	Delegations   *registry.Set
 	IRR           *irr.Database
-	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths
+	Hypergiants   *topology.Hypergiants
+	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths; sorted
 	Watches       WatchList
 	WatchSets     map[string][]uint32 // members of the as-sets of Watches, for where there is no IRR
 
@@ -38,7 +40,7 @@ type KnowledgeFiles struct {
 	SLURM         []string          `yaml:"slurm" doc:"Local exceptions to vrps and rtr (RFC 8416, also version 2 with ASPAs), applied in order."`
 	Relationships string            `yaml:"as_rel" doc:"AS relationships in CAIDA's serial-1 or serial-2 form, plain or gzip, a path or an address; without it, relationships are inferred from the table, and only ASPAs tell of leaks until there is one."`
 	Organisations string            `yaml:"as_org" doc:"Which ASes are one organisation, in CAIDA's as2org form, plain or gzip, a path or an address."`
-	PeeringDB     string            `yaml:"peeringdb" doc:"A dump of PeeringDB as JSON, plain or gzip, a path or an address: which ASes are one organisation, beside as_org, and which are route servers."`
+	PeeringDB     string            `yaml:"peeringdb" doc:"A dump of PeeringDB as JSON, plain or gzip, a path or an address: which ASes are one organisation, beside as_org, which are route servers, and which are hypergiants: content at 50 exchanges or more."`
 	Delegated     []string          `yaml:"delegated" doc:"Who holds which addresses and AS numbers: delegated-extended statistics of the RIRs, or the NRO's combined file, plain or gzip, paths or addresses; without them only what IANA has set aside is known."`
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
@@ -58,12 +60,18 @@ func (f KnowledgeFiles) Validate() error {
 type IRRFiles struct {
 	Files   []string               `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip, paths or addresses; without any, what is registered is unavailable."`
 	Sources []string               `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
+	Whois   string                 `yaml:"whois" doc:"An IRRd server, host and port, that is asked for the members of the as-sets of watches, and by config init, where there are neither files nor mirrors; the registries are those of sources, or the server's own where that is empty."`
 	Mirrors []mirror.Configuration `yaml:"mirrors" doc:"Registries that the service follows by NRTM; what it has of one takes the place of what files say of it. None by default."`
 }
 
 // Validate reports mirrors that cannot work.
 func (f IRRFiles) Validate() error {
 	var errs []error
+	if f.Whois != "" {
+		if host, port, err := net.SplitHostPort(f.Whois); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("whois: must be a host and a port, such as whois.example.net:43, is %q", f.Whois))
+		}
+	}
 	seen := map[string]bool{}
 	for i, m := range f.Mirrors {
 		source := strings.ToUpper(m.Source)
@@ -132,7 +140,7 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 		if err != nil {
 			return err
 		}
-		k.Organisations, k.RouteServers = k.Organisations.Or(db.Organisations), db.RouteServers
+		k.Organisations, k.RouteServers, k.Hypergiants = k.Organisations.Or(db.Organisations), db.RouteServers, db.Hypergiants
 		return nil
 	}, f.PeeringDB)
 	return k, errors.Join(errs...)

@@ -42,11 +42,11 @@ func TestPathsAgreeWithTheRules(t *testing.T) {
 			t.Fatalf("%v: ASPA Invalid %v, want %v", wire, got, invalid)
 		}
 		kind, leaker := firstValley(rels, wire)
-		if kind != 0 && !invalid && (int(n.leakAs) != kind || tree.nodes[n.leak].asn != leaker) {
-			t.Fatalf("%v: type %d by AS%d, want %d by AS%d", wire, n.leakAs, tree.nodes[n.leak].asn, kind, leaker)
+		if kind != 0 && !invalid && (n.leak.rfc7908() != kind || tree.nodes[tree.leaker(id)].asn != leaker) {
+			t.Fatalf("%v: type %d by AS%d, want %d by AS%d", wire, n.leak.rfc7908(), tree.nodes[tree.leaker(id)].asn, kind, leaker)
 		}
 		if kind == 0 && !invalid && n.leak != 0 {
-			t.Fatalf("%v: a leak by AS%d, want none", wire, tree.nodes[n.leak].asn)
+			t.Fatalf("%v: a leak by AS%d, want none", wire, tree.nodes[tree.leaker(id)].asn)
 		}
 		if got := tree.wire(id); !slices.Equal(got, wire) {
 			t.Fatalf("%v came back as %v", wire, got)
@@ -120,6 +120,55 @@ func TestLeakProvenByASPA(t *testing.T) {
 	}
 }
 
+// A node that is made again is as one that is made for the first time, also when links were learned in between.
+func TestNodesAgain(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	const ases = 12
+	random := func() *topology.Relationships {
+		b := topology.NewBuilder(topology.Declared, "test")
+		for a := uint32(1); a <= ases; a++ {
+			for c := a + 1; c <= ases; c++ {
+				b.Set(a, c, topology.Relation(r.IntN(5)))
+			}
+		}
+		return b.Build()
+	}
+	aspas := rpki.NewSet(rpki.Data{ASPAs: rpki.ASPAs{1: {2, 3}, 4: {5}, 7: {9}}}, "test").Attestations()
+	tree := newPathTree(random(), aspas, newLinkMemory())
+	learned, changed := 0, 0
+	for range 2000 {
+		wire := make([]uint32, 1+r.IntN(6))
+		for i := range wire {
+			wire[i] = r.Uint32N(ases + 1) // 0 is a set
+		}
+		tree.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}, false)
+	}
+	for range 5 {
+		tree.rels = random()
+		for range 20 {
+			a, b := 1+r.Uint32N(ases), 1+r.Uint32N(ases)
+			tree.links.learn([]link{{a, b, r.IntN(2) == 0}}, nil)
+		}
+		for id := nodeID(rootCount); int(id) < len(tree.nodes); id++ {
+			old := tree.nodes[id]
+			got, want := tree.again(id), tree.grow(old.parent, old.asn)
+			if got != want {
+				t.Fatalf("%v: again %+v, anew %+v", tree.wire(id), got, want)
+			}
+			tree.nodes[id] = got
+			if old.flags&^got.flags&flagNovel != 0 {
+				learned++
+			}
+			if old.leak != got.leak {
+				changed++
+			}
+		}
+	}
+	if learned == 0 || changed == 0 {
+		t.Errorf("%d nodes became known, %d valleys came or went", learned, changed)
+	}
+}
+
 // BenchmarkASPAOfANewNode is what ASPA adds to a path that was never seen before, for each AS of it. Every fourth AS
 // attests its providers.
 func BenchmarkASPAOfANewNode(b *testing.B) {
@@ -128,11 +177,11 @@ func BenchmarkASPAOfANewNode(b *testing.B) {
 		aspas.Add(i, []uint32{i + 1, i + 2, i + 3})
 	}
 	t := newPathTree(nil, rpki.NewSet(rpki.Data{ASPAs: aspas}, "test").Attestations(), newLinkMemory())
-	t.nodes = append(t.nodes, node{origin: 1, hops: 1, up: 1})
+	t.nodes = append(t.nodes, node{origin: 1})
 	b.ReportAllocs()
 	for i := uint32(0); b.Loop(); i++ {
 		t.nodes[rootCount].asn = i * 7919 % 100_000
-		n := node{asn: i * 104_729 % 100_000, hops: 1, up: 1}
-		t.checkASPA(&n, rootCount)
+		n := node{asn: i * 104_729 % 100_000}
+		t.checkASPA(&n, &t.nodes[rootCount])
 	}
 }

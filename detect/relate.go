@@ -140,14 +140,22 @@ func (e *Engine) relate() {
 	e.parallel(func(s *shard) {
 		paths := s.table.paths
 		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.Attestations() // what has expired takes nothing back
-		for i := rootCount; i < len(paths.nodes); i++ {
-			paths.nodes[i] = paths.grow(paths.nodes[i].parent, paths.nodes[i].asn)
+		s.table.endCleaning()
+		fresh := false // some path has a valley that is not usual yet
+		for id := range paths.fromRoots() {
+			paths.nodes[id] = paths.again(id)
+			if !fresh && paths.nodes[id].leak != noLeak {
+				from, leaker, to := paths.triple(id)
+				fresh = !s.links.usualValley(from, leaker, to)
+			}
 		}
 		paths.aspas = e.known.VRPs.Attestations()
-		v4, v6 := s.unsuspected()
-		for i := rootCount; i < len(paths.nodes); i++ {
-			if id := nodeID(i); v4.contains(i) || v6.contains(i) {
-				s.learnValley(id)
+		if fresh {
+			v4, v6 := s.unsuspected()
+			for i := rootCount; i < len(paths.nodes); i++ {
+				if id := nodeID(i); v4.contains(i) || v6.contains(i) {
+					s.learnValley(id)
+				}
 			}
 		}
 		for _, i := range slices.Sorted(maps.Keys(s.suspects)) {

@@ -15,6 +15,9 @@ import (
 // file of relationships, now calls a route wrong that has long been there is how things stand, and no event of routing.
 // That a change of ROAs has made such routes Invalid is told as what it is (roachange.go).
 //
+// Updates wait meanwhile: over a million prefixes at ten peers some 30 ms for a change of VRPs, and 90 ms for one of
+// ASPAs or relationships, which is about all paths (BenchmarkPause).
+//
 // No VRPs where there were some says that they have expired: what is judged from then on goes without, but what
 // the RPKI has shown to be wrong is not taken back, since nothing has shown it to be right.
 func (e *Engine) Replace(k Knowledge) {
@@ -28,7 +31,7 @@ func (e *Engine) Replace(k Knowledge) {
 	if k.Relationships != before.Relationships || k.Declared != before.Declared {
 		e.relate()
 	}
-	r := reconsideration{at: e.clock, others: k.Organisations != before.Organisations || k.Delegations != before.Delegations || k.IRR != before.IRR}
+	r := reconsideration{at: e.clock, others: k.Organisations != before.Organisations || k.Hypergiants != before.Hypergiants || k.Delegations != before.Delegations || k.IRR != before.IRR}
 	r.before = e.lastVRPs
 	if k.VRPs != nil {
 		r.blind = before.VRPs == nil
@@ -87,18 +90,20 @@ func changedSpace(before, now *rpki.Set) (concerned *rpki.Set, aspas bool) {
 // link is usual are usual from now on.
 func (s *shard) regrow() []bool {
 	t := s.table.paths
+	s.table.endCleaning()
 	changed := make([]bool, len(t.nodes))
-	for i := rootCount; i < len(t.nodes); i++ { // a parent stands before its children
+	for i := range t.fromRoots() {
 		old := t.nodes[i]
-		n := t.grow(old.parent, old.asn)
+		n := t.derive(old.parent, old.asn)
 		n.flags = n.flags&^flagNovel | old.flags&flagNovel // novelty is a matter of when it was judged
 		t.nodes[i] = n
-		if n.flags == old.flags && n.leak == old.leak && n.leakAs == old.leakAs {
+		// Where the leak is has changed with a node before, if at all.
+		if n.flags == old.flags && n.leak == old.leak && (n.leak == noLeak || !changed[n.parent]) {
 			continue
 		}
 		changed[i] = true
 		if n.leak != 0 && old.leak == 0 && n.flags&flagNovel == 0 {
-			from, leaker, to := t.triple(nodeID(i))
+			from, leaker, to := t.triple(i)
 			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
 		}
 	}

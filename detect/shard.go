@@ -21,12 +21,13 @@ type shard struct {
 	number, of int
 	table      *table
 	settle     time.Duration // see Configuration.Settle
+	absence    time.Duration // see Configuration.Absence
 	know       *Knowledge
+	reach      reach
 	links      *linkMemory // shared; written at ticks only, by the engine
 	bursts     *specifics  // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
 	learning   bool
-	nextGC     int
 	warmSince  ingest.Time // when the baseline was complete
 	partial    bool        // the baseline was not a table dump
 
@@ -46,6 +47,9 @@ type shard struct {
 	changes        []findingChange      // of this tick
 	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
 	turned         map[uint32][]turn    // by entry, sorted by origin
+	losses         map[uint32]*loss     // by entry
+	nextLook       ingest.Time          // when one of them is to be looked at; 0: never
+	witnesses      *witnesses           // shared; written by the engine before looks
 }
 
 // dirtyEntry is an entry to judge at the next tick, with the time of its first and last change.
@@ -114,7 +118,11 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 			continue
 		}
 		e := s.table.entry(id)
-		if s.table.unset(e, peer, u.Time) && e.suspect {
+		if !s.table.unset(e, peer, u.Time) {
+			continue
+		}
+		s.withdrawn(e, id, u.Time)
+		if e.suspect {
 			s.markDirty(e, id, u.Time)
 		}
 	}
@@ -127,7 +135,9 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 			continue
 		}
 		if !interned {
+			before := s.table.paths.size()
 			path, interned = s.table.paths.intern(u.Attrs.ASPath, isBlackhole(&u.Attrs)), true
+			s.table.clean(cleanStep * (s.table.paths.size() - before))
 		}
 		s.announce(peer, n, path, u)
 	}
@@ -149,6 +159,9 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 	o, changed := s.table.set(e, peer, path, u.Time)
 	if !changed {
 		return
+	}
+	if e.fading {
+		s.regained(e, id, u.Time)
 	}
 	switch {
 	case s.learning || u.Kind == ingest.RIB:
@@ -182,7 +195,11 @@ func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
 // peersGone drops the routes of sessions that ended.
 func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
 	for _, id := range s.table.dropPeers(gone, at) {
-		if e := s.table.entry(id); e.suspect {
+		e := s.table.entry(id)
+		if e.fading {
+			s.regained(e, id, at)
+		}
+		if e.suspect {
 			s.markDirty(e, id, at)
 		}
 	}
@@ -197,10 +214,7 @@ func (s *shard) judgeDirty() {
 		e.suspect = e.suspect || len(s.turned[d.id]) > 0
 	}
 	s.dirty = s.dirty[:0]
-	if n := len(s.table.paths.nodes); n >= s.nextGC {
-		s.table.compactPaths()
-		s.nextGC = max(compactAt, 2*len(s.table.paths.nodes))
-	}
+	s.table.beginCleaning()
 }
 
 // replaceFindings records what is wrong with e now and what changed.
@@ -244,6 +258,15 @@ func (s *shard) groups(e *entry) []group {
 		route
 		origin, suspect, beneath uint32
 	}
+	if len(e.routes) > 0 {
+		origin := s.table.paths.nodes[e.routes[0].node].origin
+		if !slices.ContainsFunc(e.routes, func(r route) bool {
+			suspect, _ := s.newLink(r.node)
+			return suspect != 0 || s.table.paths.nodes[r.node].origin != origin
+		}) {
+			return []group{{origin: origin, routes: e.routes, tail: s.commonTail(e.routes)}} // as nearly always
+		}
+	}
 	ks := make([]routeKey, len(e.routes))
 	for i, r := range e.routes {
 		k := routeKey{route: r, origin: s.table.paths.nodes[r.node].origin}
@@ -268,8 +291,9 @@ func (s *shard) groups(e *entry) []group {
 
 // commonTail is what the paths of some routes share, origin first, prepends left out.
 func (s *shard) commonTail(rs []route) []uint32 {
-	tail := s.table.paths.tail(nil, rs[0].node)
-	var path []uint32
+	tail := s.table.paths.tail(make([]uint32, 0, 8), rs[0].node)
+	var scratch [16]uint32
+	path := scratch[:0]
 	for i := 1; i < len(rs); i++ {
 		if rs[i].node == rs[i-1].node {
 			continue
@@ -313,42 +337,6 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 		}
 	}
 	return found
-}
-
-// leaked reports any valley on a path, byRelationships one that the relationships prove: ASPA tells
-// that a path is wrong, but not whether it was leaked or forged.
-func (s *shard) leaked(n *node) bool          { return n.leak != 0 }
-func (s *shard) byRelationships(n *node) bool { return n.leakAs != 0 }
-
-// judgeLeaks judges the valleys among the routes of a group, as far as counts says that they are
-// valleys, and returns the other routes.
-func (s *shard) judgeLeaks(e *entry, rs []route, counts func(*node) bool, add func(*verdict, []route)) (rest []route) {
-	leaks := map[uint32][]route{} // by leaker
-	var leakers []uint32
-	for _, r := range rs {
-		if !counts(&s.table.paths.nodes[r.node]) {
-			rest = append(rest, r)
-			continue
-		}
-		from, leaker, to := s.table.paths.triple(r.node)
-		if s.links.usualValley(from, leaker, to) || from == to { // nobody accepts a route back: somebody wrote that
-			rest = append(rest, r)
-			continue
-		}
-		if leaks[leaker] == nil {
-			leakers = append(leakers, leaker)
-		}
-		leaks[leaker] = append(leaks[leaker], r)
-	}
-	slices.Sort(leakers)
-	for _, leaker := range leakers {
-		v := s.judgeLeak(e, leaks[leaker])
-		s.tellVerdict(e, v, leaks[leaker])
-		if v.raised() {
-			add(v, leaks[leaker])
-		}
-	}
-	return rest
 }
 
 // learn takes the harmless routes of a group as normal from now on. What is new about an origin

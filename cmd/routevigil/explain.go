@@ -167,8 +167,11 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 	for _, l := range x.Relationships {
 		fmt.Fprintf(&b, "  link: %s\n", l)
 	}
+	for _, c := range x.Classes {
+		fmt.Fprintf(&b, "  class: %s\n", c)
+	}
 	if x.Leak != nil {
-		how := "by ASPA"
+		how := "by " + x.Leak.Basis
 		if x.Leak.RFC7908Type != 0 {
 			how = fmt.Sprintf("RFC 7908 type %d", x.Leak.RFC7908Type)
 		}

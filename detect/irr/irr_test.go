@@ -125,7 +125,7 @@ func TestNilDatabase(t *testing.T) {
 	if x := d.RouteSet("RS-X"); len(x.Ranges) > 0 || len(x.Missing) != 1 {
 		t.Errorf("%+v", x)
 	}
-	if x := d.Cone(1); !slices.Equal(x.ASNs, []uint32{1}) {
+	if x := d.Cone(1, maxMembers); !slices.Equal(x.ASNs, []uint32{1}) {
 		t.Errorf("%+v", x)
 	}
 }

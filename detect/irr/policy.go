@@ -40,8 +40,9 @@ var coneNames = []string{"AS-CUSTOMERS", "AS-CUSTOMER", "AS-CUST", "AS-CONE", "A
 
 // Cone says which ASes may be in the customer cone of an AS by what it registered: itself, and the
 // members of the as-sets that its aut-num announces, or else of one with a customary name, such as
-// AS64500:AS-CUSTOMERS. It is the AS's own word: nobody checks it, and it may be out of date.
-func (d *Database) Cone(asn uint32) ASes {
+// AS64500:AS-CUSTOMERS. It is the AS's own word: nobody checks it, and it may be out of date. Of more than most members,
+// repeated ones included, the answer is [Expansion.Cut].
+func (d *Database) Cone(asn uint32, most int) ASes {
 	var names []string
 	if a := d.AutNum(asn); a != nil {
 		names = a.Announces
@@ -54,7 +55,7 @@ func (d *Database) Cone(asn uint32) ASes {
 			names = []string{n}
 		}
 	}
-	x := d.asSets(names...)
+	x := d.asSets(most, names...)
 	if i, ok := slices.BinarySearch(x.ASNs, asn); !ok {
 		x.ASNs = slices.Insert(x.ASNs, i, asn)
 	}

@@ -96,11 +96,11 @@ export: to AS9 announce AS-GONE
 source: RIPE
 `)
 	for asn, want := range map[uint32][]uint32{1: {1, 2, 3}, 4: {4, 5}, 7: {7}, 8: {8}} {
-		if x := d.Cone(asn); !slices.Equal(x.ASNs, want) {
+		if x := d.Cone(asn, maxMembers); !slices.Equal(x.ASNs, want) {
 			t.Errorf("AS%d: %v, want %v", asn, x.ASNs, want)
 		}
 	}
-	if x := d.Cone(7); !slices.Equal(x.Missing, []string{"AS-GONE"}) {
+	if x := d.Cone(7, maxMembers); !slices.Equal(x.Missing, []string{"AS-GONE"}) {
 		t.Errorf("%+v", x)
 	}
 }

@@ -186,6 +186,7 @@ type walk struct {
 	seen    map[string]bool // by name and operators, as written and as found
 	flagged map[flag]bool
 	members int
+	most    int // members that are looked at
 	asns    map[uint32]bool
 	ranges  map[Range]bool
 	origins map[string]originated // by operators
@@ -198,7 +199,7 @@ type originated struct {
 }
 
 func (d *Database) walk(x *Expansion, names ...string) *walk {
-	w := &walk{d: d, x: x, seen: map[string]bool{}, flagged: map[flag]bool{}, asns: map[uint32]bool{}, ranges: map[Range]bool{}, origins: map[string]originated{}}
+	w := &walk{d: d, x: x, most: maxMembers, seen: map[string]bool{}, flagged: map[flag]bool{}, asns: map[uint32]bool{}, ranges: map[Range]bool{}, origins: map[string]originated{}}
 	for _, n := range names {
 		w.push(visit{name: strings.ToUpper(n)})
 	}
@@ -237,8 +238,8 @@ func (w *walk) cut(why string, args ...any) {
 
 // more counts members and reports whether more of them may be looked at.
 func (w *walk) more(n int) bool {
-	if w.members += n; w.members > maxMembers {
-		w.cut("more than %d members", maxMembers)
+	if w.members += n; w.members > w.most {
+		w.cut("more than %d members", w.most)
 		w.queue = nil
 		return false
 	}
@@ -298,15 +299,16 @@ func (w *walk) claims(s *set, local string, yield func(claim)) {
 
 // ASSet expands an as-set, given by its name or as SOURCE::NAME. Cycles end where they meet
 // themselves; how much is looked at is bounded. An unknown set is Missing.
-func (d *Database) ASSet(name string) ASes { return d.asSets(name) }
+func (d *Database) ASSet(name string) ASes { return d.asSets(maxMembers, name) }
 
-func (d *Database) asSets(names ...string) ASes {
+func (d *Database) asSets(most int, names ...string) ASes {
 	var x ASes
 	if d == nil {
 		x.Missing = names
 		return x
 	}
 	w := d.walk(&x.Expansion, names...)
+	w.most = most
 	for s, local, v := w.next(); s != nil; s, local, v = w.next() {
 		w.addASes(s, local, v)
 	}

@@ -218,7 +218,7 @@ func FuzzRead(f *testing.F) {
 		d := b.Build()
 		for name := range d.sets {
 			for _, a := range d.ASSet(name).ASNs {
-				d.Cone(a)
+				d.Cone(a, maxMembers)
 			}
 			d.RouteSet(name)
 		}

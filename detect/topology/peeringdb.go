@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 )
 
@@ -12,13 +11,15 @@ import (
 type PeeringDB struct {
 	Organisations *Organisations
 	RouteServers  []uint32 // networks of the type "Route Server", sorted
-	Exchanges     int      // how many exchange points it lists
+	Hypergiants   *Hypergiants
+	Exchanges     int // how many exchange points it lists
 }
 
 const (
 	// maxElement bounds one object of a dump in octets: the longest notes have some thousands.
 	maxElement = 1 << 22
-	// maxElements bounds how many networks and organisations are taken: there are 35,000 of either in 2026.
+	// maxElements bounds how much is taken: there are 35,000 networks and as many organisations in 2026, which meet at
+	// 70,000 places.
 	maxElements = 1 << 20
 )
 
@@ -40,13 +41,21 @@ type peeringDBReader struct {
 	decoder   *json.Decoder
 	limit     *elementLimit
 	names     map[int64]string // of organisations
-	networks  map[uint32]int64 // the organisation of each
-	servers   map[uint32]bool
+	networks  map[uint32]*peeringNetwork
+	present   map[[2]int64]bool // AS number and exchange
 	exchanges int
 }
 
+// peeringNetwork is what matters of a network.
+type peeringNetwork struct {
+	organisation          int64
+	name, ratio, traffic  string
+	exchanges, facilities int
+	content, server       bool
+}
+
 func newPeeringDBReader(from string) *peeringDBReader {
-	return &peeringDBReader{from: from, names: map[int64]string{}, networks: map[uint32]int64{}, servers: map[uint32]bool{}}
+	return &peeringDBReader{from: from, names: map[int64]string{}, networks: map[uint32]*peeringNetwork{}, present: map[[2]int64]bool{}}
 }
 
 // elementLimit fails when more is read than one object may have, and a buffer's worth, since the last
@@ -77,7 +86,7 @@ func (p *peeringDBReader) read(in io.Reader) error {
 		case "data":
 			found = true
 			return p.elements("net")
-		case "org", "net", "ix":
+		case "org", "net", "ix", "netixlan":
 			return p.object(func(inner string) error {
 				if inner != "data" {
 					return p.skip()
@@ -159,47 +168,64 @@ func (p *peeringDBReader) elements(kind string) error {
 	}
 	for p.decoder.More() {
 		var e struct {
-			ID        int64    `json:"id"`
-			Name      string   `json:"name"`
-			OrgID     int64    `json:"org_id"`
-			ASN       uint32   `json:"asn"`
-			InfoType  string   `json:"info_type"`
-			InfoTypes []string `json:"info_types"`
+			ID         int64    `json:"id"`
+			Name       string   `json:"name"`
+			OrgID      int64    `json:"org_id"`
+			ASN        uint32   `json:"asn"`
+			InfoType   string   `json:"info_type"`
+			InfoTypes  []string `json:"info_types"`
+			Ratio      string   `json:"info_ratio"`
+			Traffic    string   `json:"info_traffic"`
+			Exchanges  int      `json:"ix_count"`
+			Facilities int      `json:"fac_count"`
+			ExchangeID int64    `json:"ix_id"`
 		}
 		p.limit.reset()
 		if err := p.decoder.Decode(&e); err != nil {
 			return err
 		}
-		if len(p.names)+len(p.networks) >= maxElements {
-			return fmt.Errorf("more than %d networks and organisations", maxElements)
+		if len(p.names)+len(p.networks)+len(p.present) >= maxElements {
+			return fmt.Errorf("more than %d networks, organisations and places where they meet", maxElements)
 		}
 		switch {
 		case kind == "ix":
 			p.exchanges++
 		case kind == "org":
 			p.names[e.ID] = e.Name
+		case kind == "netixlan":
+			p.present[[2]int64{int64(e.ASN), e.ExchangeID}] = true
 		case e.ASN != 0:
-			p.networks[e.ASN] = e.OrgID
-			if e.InfoType == "Route Server" || slices.Contains(e.InfoTypes, "Route Server") {
-				p.servers[e.ASN] = true
-			}
+			is := func(kind string) bool { return e.InfoType == kind || slices.Contains(e.InfoTypes, kind) }
+			p.networks[e.ASN] = &peeringNetwork{organisation: e.OrgID, name: e.Name, ratio: e.Ratio, traffic: e.Traffic,
+				exchanges: e.Exchanges, facilities: e.Facilities, content: is("Content"), server: is("Route Server")}
 		}
 	}
 	return p.delimiter(']')
 }
 
 func (p *peeringDBReader) finish() *PeeringDB {
-	db := &PeeringDB{Organisations: NewOrganisations(p.from), RouteServers: slices.Sorted(maps.Keys(p.servers)), Exchanges: p.exchanges}
-	for asn, id := range p.networks {
-		if id == 0 {
+	db := &PeeringDB{Organisations: NewOrganisations(p.from), Hypergiants: &Hypergiants{map[uint32]Hypergiant{}, p.from}, Exchanges: p.exchanges}
+	present := map[uint32]int{}
+	for at := range p.present {
+		present[uint32(at[0])]++
+	}
+	for asn, n := range p.networks {
+		if n.server {
+			db.RouteServers = append(db.RouteServers, asn)
+		}
+		if n.exchanges = max(n.exchanges, present[asn]); n.hypergiant() { // dumps before 2021 have no count
+			db.Hypergiants.of[asn] = Hypergiant{n.name, n.exchanges, n.facilities, n.traffic}
+		}
+		if n.organisation == 0 {
 			continue // not said: no organisation, rather than all of them one
 		}
 		// Names are not unique, numbers are.
-		org := fmt.Sprintf("PeeringDB organisation %d", id)
-		if name := p.names[id]; name != "" {
+		org := fmt.Sprintf("PeeringDB organisation %d", n.organisation)
+		if name := p.names[n.organisation]; name != "" {
 			org += " (" + name + ")"
 		}
 		db.Organisations.Set(asn, org)
 	}
+	slices.Sort(db.RouteServers)
 	return db
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store"
@@ -39,14 +40,15 @@ import (
 
 // Config is the whole configuration: one section for each component.
 type Config struct {
-	Ingest    Ingest                `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
-	Archive   fetch.Configuration   `yaml:"archive" doc:"Where files of RIPE RIS and RouteViews are got from: by the commands fetch and replay, and after a gap of a live feed (ingest.backfill)."`
-	Knowledge detect.KnowledgeFiles `yaml:"knowledge" doc:"What announcements are compared with beside history."`
-	Watches   detect.WatchList      `yaml:"watches" doc:"What you declare of networks that you care for: it is evidence, and incidents that touch a watch bear its name. None by default."`
-	Detect    detect.Configuration  `yaml:"detect" doc:"When detection speaks."`
-	Store     Store                 `yaml:"store" doc:"Where update history, incidents and alerts still to be sent are kept."`
-	Alert     alert.Configuration   `yaml:"alert" doc:"Who is told of incidents."`
-	API       api.Configuration     `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
+	Ingest    Ingest                 `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
+	Archive   fetch.Configuration    `yaml:"archive" doc:"Where files of RIPE RIS and RouteViews are got from: by the commands fetch and replay, and after a gap of a live feed (ingest.backfill)."`
+	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history."`
+	Watches   detect.WatchList       `yaml:"watches" doc:"What you declare of networks that you care for: it is evidence, and incidents that touch a watch bear its name. None by default."`
+	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
+	Store     Store                  `yaml:"store" doc:"Where update history, incidents and alerts still to be sent are kept."`
+	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
+	API       api.Configuration      `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
+	Kafka     kafkabus.Configuration `yaml:"kafka" doc:"Where the roles collect, detect and record meet, when the service runs as several processes."`
 }
 
 // Ingest is the section of package ingest's parts.
@@ -105,6 +107,7 @@ func Default() Config {
 		Store:     defaultStore(),
 		Alert:     alert.DefaultConfiguration(),
 		API:       api.DefaultConfiguration(),
+		Kafka:     kafkabus.DefaultConfiguration(),
 	}
 }
 

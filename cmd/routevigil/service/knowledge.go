@@ -121,7 +121,7 @@ func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgen
 		}
 		return refresh.Loaded{Entries: db.Organisations.Len()}, func(now *detect.Knowledge) {
 			k.peeringDB = db.Organisations
-			now.Organisations, now.RouteServers = k.organisations.Or(k.peeringDB), db.RouteServers
+			now.Organisations, now.RouteServers, now.Hypergiants = k.organisations.Or(k.peeringDB), db.RouteServers, db.Hypergiants
 		}, nil
 	})
 	list := func(name string, locations []string, read func(paths, from []string) (refresh.Loaded, func(*detect.Knowledge), error)) {

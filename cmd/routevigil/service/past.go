@@ -238,7 +238,7 @@ func (a *archivist) knowledge() (k detect.Knowledge, err error) {
 		if err != nil {
 			return k, err
 		}
-		k.Organisations, k.RouteServers = k.Organisations.Or(db.Organisations), db.RouteServers
+		k.Organisations, k.RouteServers, k.Hypergiants = k.Organisations.Or(db.Organisations), db.RouteServers, db.Hypergiants
 	}
 	var paths, from []string
 	for _, s := range a.whole("delegated-") {

@@ -1,0 +1,216 @@
+package detect
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/ingest/bgp"
+	"github.com/routevigil/routevigil/ingest/scenario"
+)
+
+// leakWorld is a network, AS39000, that passes on to AS1299 what it has from AS3356.
+const leakWorld = `
+title  A leak
+start  2026-01-01T00:00:00Z
+rel    174 15000,15002 -1
+rel    1299 15004,39000 -1
+rel    3356 15005,15006 -1
+rel    174 15007 -1
+peer   a rrc00 15000 192.0.2.1
+peer   b rrc00 15002 192.0.2.2
+peer   c rrc00 15004 192.0.2.3
+peer   d rrc01 174 192.0.2.4
+origin 15005 20.0.0.0/16 20.1.0.0/16 20.2.0.0/16 20.3.0.0/16
+origin 39000 20.8.0.0/16
++10s   all announce 20.0.0.0/16,20.1.0.0/16,20.2.0.0/16,20.3.0.0/16 via 1299 39000 3356 15005
++60s   end
+`
+
+// registries makes a database of objects, of which the lines are separated by " / " and which are by ", ".
+func registries(t testing.TB, objects string) *irr.Database {
+	t.Helper()
+	if objects == "" {
+		return nil
+	}
+	b := irr.NewBuilder(nil)
+	if err := b.Read(strings.NewReader(strings.ReplaceAll(strings.ReplaceAll(objects, ", ", "\n\n"), " / ", "\n")+"\n"), "test.db"); err != nil {
+		t.Fatal(err)
+	}
+	return b.Build()
+}
+
+const (
+	top   = "rel 174,1299,3356 mesh\n"
+	two   = "rel 1299 3356 0\nrel 1299 174 -1\n" // nothing worth the name
+	buys  = "rel 3356 39000 -1\n"
+	sells = "rel 39000 15008 -1\n"
+)
+
+func TestLeakEvidence(t *testing.T) {
+	valley := map[string]float64{"rel.valley": weightValley, "path.never_transit": weightNeverTransit}
+	locked := map[string]float64{"rel.valley": weightValley, "path.never_transit": weightNeverTransit, "peerlock": weightPeerlockToo}
+	with := func(rules map[string]float64, rule string, weight float64) map[string]float64 {
+		m := maps.Clone(rules)
+		m[rule] = weight
+		return m
+	}
+	hidden := map[string]float64{"path.never_transit": weightNeverTransit}
+	for name, c := range map[string]struct {
+		rels, objects string
+		want          map[string]float64 // nil: no leak is suspected
+		kind          int                // type of leak
+	}{
+		"a valley":                  {two + buys, "", valley, 1},
+		"between two at the top":    {top + buys, "", locked, 1},
+		"nobody knows what it buys": {two, "", nil, 0},
+		"but the top":               {top, "", with(hidden, "peerlock", weightPeerlock), 0},
+
+		"it says so itself":          {two, "aut-num: AS39000 / import: from AS3356 accept ANY / source: RIPE", with(hidden, "irr.provider", weightIRRValley), 1},
+		"its provider says so":       {two, "aut-num: AS3356 / export: to AS39000 announce ANY / source: RIPE", with(hidden, "irr.provider", weightIRRValley), 1},
+		"somebody says so":           {two, "aut-num: AS39000 / import: from AS3356 accept ANY / source: RADB", nil, 0},
+		"both, and not the same":     {two, "aut-num: AS39000 / import: from AS3356 accept ANY / source: RIPE, aut-num: AS3356 / import: from AS39000 accept ANY / source: RIPE", nil, 0},
+		"of its customer":            {two, "aut-num: AS39000 / export: to AS3356 announce ANY / source: RIPE", nil, 0},
+		"a known valley, registered": {two + buys, "aut-num: AS39000 / import: from AS3356 accept ANY / import: from AS1299 accept ANY / source: RIPE", with(valley, "irr.provider", weightIRRValleyToo), 1},
+		"half of it":                 {two + buys, "aut-num: AS39000 / import: from AS3356 accept ANY / source: RIPE", with(valley, "irr.provider", weightIRRValleyToo/2), 1},
+		"of a registered customer":   {two + buys, "aut-num: AS39000 / export: to AS3356 announce ANY / source: RIPE", with(valley, "irr.customer", weightIRRCustomer), 1},
+		"to a registered customer":   {two + buys, "aut-num: AS1299 / import: from AS39000 accept ANY / source: RIPE, aut-num: AS39000 / import: from AS1299 accept ANY / export: to AS3356 announce ANY / source: RIPE", with(valley, "irr.customer", weightIRRCustomer), 1},
+
+		"it sells to another":    {two + buys + sells, "", map[string]float64{"rel.valley": weightValley, "cone.novel": weightConeNovel}, 1},
+		"it sells to the origin": {two + buys + sells + "rel 15008 15005 -1\n", "", map[string]float64{"rel.valley": weightValley, "cone.member": weightConeMember}, 1},
+
+		"its as-set has the origin": {two + buys, "aut-num: AS39000 / export: to AS1299 announce AS-X / source: RIPE, as-set: AS-X / members: AS39000 AS15005 / source: RIPE", with(valley, "cone.registered", weightConeRegistered), 1},
+		"its as-set has others":     {two + buys, "aut-num: AS39000 / export: to AS1299 announce AS-X / source: RIPE, as-set: AS-X / members: AS39000 AS15009 / source: RIPE", with(valley, "cone.unregistered", weightConeUnknown), 1},
+		"its as-set is incomplete":  {two + buys, "aut-num: AS39000 / export: to AS1299 announce AS-X / source: RIPE, as-set: AS-X / members: AS39000 AS15009 AS-GONE / source: RIPE", valley, 1},
+		"its as-set has everybody":  {two + buys, "aut-num: AS39000 / export: to AS1299 announce AS-X / source: RIPE, as-set: AS-X / members: AS39000 AS15009 AS-ANY / source: RIPE", valley, 1},
+		"its as-set has itself":     {two + buys, "aut-num: AS39000 / export: to AS1299 announce AS-X / source: RIPE, as-set: AS-X / members: AS39000 / source: RIPE", valley, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc, err := scenario.Parse(strings.NewReader(leakWorld+c.rels), "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := knowledgeOf(sc)
+			k.IRR = registries(t, c.objects)
+			e := New(scenarioConfiguration(), k, nil)
+			for _, u := range sc.RIB() {
+				e.Apply(&u)
+			}
+			e.FinishBaseline()
+			path, err := bgp.ParseASPath("15000 174 1299 39000 3356 15005")
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := e.Explain(netip.MustParsePrefix("20.0.0.0/16"), path)
+			if c.want == nil {
+				if x.Leak != nil || x.Kind != nil && *x.Kind == incident.RouteLeak {
+					t.Fatalf("suspected: %+v, %s", x.Leak, x.Explanation)
+				}
+				return
+			}
+			if x.Leak == nil || x.Leak.Leaker != 39000 || x.Leak.From != 3356 || x.Leak.To != 1299 || x.Leak.RFC7908Type != c.kind || x.Leak.Basis == "" {
+				t.Errorf("leak: %+v", x.Leak)
+			}
+			got := map[string]float64{}
+			for _, ev := range x.Evidence {
+				if ev.Weight != 0 && ev.Rule != "prior" {
+					if _, twice := got[ev.Rule]; twice {
+						t.Errorf("%s counts twice", ev.Rule)
+					}
+					if got[ev.Rule] = ev.Weight; ev.Source == "" || ev.SourceVersion == "" && ev.Source != "history" {
+						t.Errorf("whose word is this: %+v", ev)
+					}
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("ledger (-want +got):\n%s\n%s", diff, x.Explanation)
+			}
+		})
+	}
+}
+
+// A leak that only the registry shows opens an incident, before and after a restart.
+func TestRegisteredLeak(t *testing.T) {
+	sc, err := scenario.Parse(strings.NewReader(leakWorld+two), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := knowledgeOf(sc)
+	if found := playWith(t, sc, k); slices.ContainsFunc(found, func(inc incident.Incident) bool { return inc.Kind == incident.RouteLeak }) {
+		t.Fatalf("without a registry: %s", found[0].Explanation)
+	}
+	k.IRR = registries(t, "aut-num: AS39000 / import: from AS3356 accept ANY / source: RIPE")
+	found := playWith(t, sc, k)
+	if len(found) != 1 || found[0].Kind != incident.RouteLeak || !slices.Equal(found[0].Offenders, []uint32{39000}) || found[0].PrefixCount != 4 {
+		t.Fatalf("%+v", found)
+	}
+}
+
+// What was kept of cones is not used when the knowledge is another.
+func TestConesFollowTheKnowledge(t *testing.T) {
+	sc, err := scenario.Parse(strings.NewReader(leakWorld+two+buys), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := New(scenarioConfiguration(), knowledgeOf(sc), nil)
+	for _, u := range sc.RIB() {
+		e.Apply(&u)
+	}
+	e.FinishBaseline()
+	path, err := bgp.ParseASPath("15000 174 1299 39000 3356 15005")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := func() (rules []string) {
+		for _, ev := range e.Explain(netip.MustParsePrefix("20.0.0.0/16"), path).Evidence {
+			if strings.HasPrefix(ev.Rule, "cone") {
+				rules = append(rules, ev.Rule)
+			}
+		}
+		return rules
+	}
+	k := knowledgeOf(sc)
+	for _, c := range []struct{ objects, want string }{
+		{"", ""},
+		{"as-set: AS39000:AS-CUSTOMERS / members: AS15009 / source: RIPE", "cone.unregistered"},
+		{"as-set: AS39000:AS-CUSTOMERS / members: AS15005 / source: RIPE", "cone.registered"},
+		{"", ""},
+	} {
+		k.IRR = registries(t, c.objects)
+		e.Replace(k)
+		if got := strings.Join(rules(), " "); got != c.want {
+			t.Errorf("%q: %q, want %q", c.objects, got, c.want)
+		}
+	}
+}
+
+// BenchmarkJudgeLeak is one judgement on a leak, of a network with a cone and an as-set.
+func BenchmarkJudgeLeak(b *testing.B) {
+	sc, err := scenario.Parse(strings.NewReader(leakWorld+top+buys+sells), "test")
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := New(scenarioConfiguration(), knowledgeOf(sc), nil)
+	for _, u := range sc.RIB() {
+		e.Apply(&u)
+	}
+	e.FinishBaseline()
+	path, err := bgp.ParseASPath("15000 174 1299 39000 3356 15005")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := e.shards[0]
+	id, _ := s.table.lookup(netip.MustParsePrefix("20.0.0.0/16"))
+	en, node := s.table.entry(id), s.table.paths.intern(path, false)
+	b.ReportAllocs()
+	for b.Loop() {
+		l, _ := s.leaked(node)
+		s.judgeLeak(en, l, []route{{0, node}})
+	}
+}
