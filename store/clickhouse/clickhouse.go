@@ -70,7 +70,8 @@ type Store struct {
 	retention store.Retention
 	log       *slog.Logger
 	metrics   *metrics
-	conn      api.Conn
+	conn      api.Conn // for queries
+	writer    api.Conn // for writes, which do not wait for queries to end
 	owner     string
 
 	appends chan *appending
@@ -138,13 +139,15 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 	s.close = sync.OnceValue(func() error {
 		cancel()
 		s.done.Wait()
-		return s.conn.Close()
+		return errors.Join(s.conn.Close(), s.writer.Close())
 	})
 	defer func() {
 		if err != nil {
 			cancel()
-			if s.conn != nil {
-				s.conn.Close()
+			for _, c := range []api.Conn{s.conn, s.writer} {
+				if c != nil {
+					c.Close()
+				}
 			}
 			err = fmt.Errorf("store %s: %w", s.place(), err)
 		}
@@ -153,6 +156,9 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	if s.conn, err = connect(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if s.writer, err = connect(ctx, cfg); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, s.conn, layout{cfg.Cluster}, schemaVersion()); err != nil {
@@ -255,16 +261,16 @@ func (s *Store) takeOver(ctx context.Context) error {
 // claim takes epoch, and tells whether nobody else claims it or a higher one. Each looks after having claimed, so that of
 // two at least one sees the other.
 func (s *Store) claim(ctx context.Context, epoch uint64) (alone bool, err error) {
-	if err := s.conn.Exec(ctx, fmt.Sprintf(`INSERT INTO epochs (epoch, owner, first_position, at) VALUES (%d, '%s', 0, now64(6))`, epoch, s.owner)); err != nil {
+	if err := s.writer.Exec(ctx, fmt.Sprintf(`INSERT INTO epochs (epoch, owner, first_position, at) VALUES (%d, '%s', 0, now64(6))`, epoch, s.owner)); err != nil {
 		return false, err
 	}
 	var others uint64
-	err = s.conn.QueryRow(ctx, fmt.Sprintf(`SELECT count() FROM epochs WHERE epoch >= %d AND owner != '%s'`, epoch, s.owner)).Scan(&others)
+	err = s.writer.QueryRow(ctx, fmt.Sprintf(`SELECT count() FROM epochs WHERE epoch >= %d AND owner != '%s'`, epoch, s.owner)).Scan(&others)
 	return others == 0, err
 }
 
 func (s *Store) begin(ctx context.Context, first uint64) error {
-	err := s.conn.Exec(ctx, fmt.Sprintf(`INSERT INTO epochs (epoch, owner, first_position, at) VALUES (%d, '%s', %d, now64(6))`, s.state.epoch, s.owner, first))
+	err := s.writer.Exec(ctx, fmt.Sprintf(`INSERT INTO epochs (epoch, owner, first_position, at) VALUES (%d, '%s', %d, now64(6))`, s.state.epoch, s.owner, first))
 	if err == nil {
 		s.mu.Lock()
 		s.state.first, s.state.version, s.state.doubtful = first, s.state.epoch<<32, false
@@ -387,7 +393,7 @@ func (s *Store) usable(ctx context.Context) error {
 
 func (s *Store) checkEpoch(ctx context.Context) error {
 	var highest uint64
-	if err := s.conn.QueryRow(ctx, `SELECT max(epoch) FROM epochs WHERE owner != '`+s.owner+`'`).Scan(&highest); err != nil {
+	if err := s.writer.QueryRow(ctx, `SELECT max(epoch) FROM epochs WHERE owner != '`+s.owner+`'`).Scan(&highest); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -406,7 +412,7 @@ func (r refused) Unwrap() error { return r.error }
 
 // insert sends one block.
 func (s *Store) insert(ctx context.Context, query string, fill func(api.Batch) error) error {
-	b, err := s.conn.PrepareBatch(ctx, query)
+	b, err := s.writer.PrepareBatch(ctx, query)
 	if err != nil {
 		return err
 	}

@@ -232,8 +232,8 @@ func TestServerRefuses(t *testing.T) {
 		refuse, accept func(t *testing.T, s *Store)
 	}{
 		{"because it may only be read",
-			func(t *testing.T, s *Store) { s.conn = readOnly(t, s.cfg, 1) },
-			func(t *testing.T, s *Store) { s.conn = readOnly(t, s.cfg, 0) }},
+			func(t *testing.T, s *Store) { s.writer = readOnly(t, s.cfg, 1) },
+			func(t *testing.T, s *Store) { s.writer = readOnly(t, s.cfg, 0) }},
 		{"because merges do not keep up",
 			func(t *testing.T, s *Store) {
 				run(t, s, "SYSTEM STOP MERGES batches", "ALTER TABLE batches MODIFY SETTING parts_to_throw_insert = 2, parts_to_delay_insert = 2, max_delay_to_insert = 1")

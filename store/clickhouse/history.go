@@ -122,12 +122,12 @@ func (s *Store) commit(group []*appending, first uint64) error {
 	s.batches.Lock()
 	defer s.batches.Unlock()
 	start := time.Now()
-	err := s.write(context.Background(), func(ctx context.Context) error {
-		if s.current().doubtful {
-			if err := s.renew(ctx); err != nil {
-				return err
-			}
+	if s.current().doubtful {
+		if err := s.write(context.Background(), s.renew); err != nil {
+			return err
 		}
+	}
+	err := s.write(context.Background(), func(ctx context.Context) error {
 		epoch := s.current().epoch
 		err := s.insert(ctx, `INSERT INTO batches (position, epoch, received_at, watermark, backfilled, updates, rows, min_time, max_time, gap_id, gap_version, gap, body)`, func(b api.Batch) error {
 			for i, r := range group {

@@ -69,7 +69,7 @@ func (s *Store) CommitEvents(ctx context.Context, events []incident.Event, deliv
 			}
 		}
 		empty := true
-		b, err := s.conn.PrepareBatch(ctx, insertEvents)
+		b, err := s.writer.PrepareBatch(ctx, insertEvents)
 		if err != nil {
 			return err
 		}
@@ -183,7 +183,7 @@ func (s *Store) appendDelivery(b api.Batch, d *store.Delivery, body string) erro
 
 // Incident implements [store.Store].
 func (s *Store) Incident(ctx context.Context, id string) (incident.Incident, error) {
-	events, err := s.events(ctx, `SELECT body FROM journal WHERE entry = 'event' AND incident_id = ? ORDER BY sequence DESC, version LIMIT 1`, id)
+	events, err := s.events(ctx, `SELECT body FROM journal WHERE entry = 'event' AND incident_id = ? ORDER BY sequence DESC, version DESC LIMIT 1`, id)
 	if err != nil {
 		return incident.Incident{}, err
 	}
@@ -231,7 +231,7 @@ func (s *Store) Incidents(ctx context.Context, q store.IncidentQuery) ([]inciden
 		add(fmt.Sprintf(`arrayExists((f, l) -> f <= unhex('%x') AND l >= unhex('%x'), first_addresses, last_addresses)`, last, first))
 	}
 	events, err := s.events(ctx, fmt.Sprintf(`SELECT body FROM journal WHERE entry = 'event' AND (incident_id, sequence) IN (
-		SELECT incident_id, last_sequence FROM incidents WHERE %s ORDER BY last_sequence DESC LIMIT %d) ORDER BY sequence DESC, version LIMIT 1 BY sequence`,
+		SELECT incident_id, last_sequence FROM incidents WHERE %s ORDER BY last_sequence DESC LIMIT %d) ORDER BY sequence DESC, version DESC LIMIT 1 BY sequence`,
 		strings.Join(where, " AND "), limitOf(q.Limit)), args...)
 	list := make([]incident.Incident, len(events))
 	for i := range events {
@@ -242,7 +242,7 @@ func (s *Store) Incidents(ctx context.Context, q store.IncidentQuery) ([]inciden
 
 // Events implements [store.Store].
 func (s *Store) Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error) {
-	const rest = ` AND sequence > ? ORDER BY sequence, version LIMIT 1 BY sequence LIMIT ?`
+	const rest = ` AND sequence > ? ORDER BY sequence, version DESC LIMIT 1 BY sequence LIMIT ?`
 	if id == "" {
 		return s.events(ctx, `SELECT body FROM journal WHERE entry = 'event'`+rest, after, limitOf(limit))
 	}

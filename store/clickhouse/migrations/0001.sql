@@ -80,8 +80,9 @@ SELECT fromUnixTimestamp64Micro(u.time) AS time, ['announce', 'withdraw', 'rib',
 FROM updates AS u LEFT JOIN (SELECT * FROM peers FINAL) AS p ON p.id = u.peer;
 
 -- What detection concluded and who is to be told. One call that commits events is one block, which is stored whole or
--- not at all. Of several rows of one event the one with the lowest version counts; of a delivery the highest one says
--- how it stands, the lowest one what is sent.
+-- not at all. Of several rows of one event the one with the highest version counts: it was only written because none
+-- was there yet, so that the others came late and were never acknowledged. Of a delivery the highest version says how it
+-- stands, the lowest what is sent.
 CREATE TABLE IF NOT EXISTS journal {{.OnCluster}} (
   entry Enum8('event' = 1, 'delivery' = 2),
   incident_id String,
@@ -113,14 +114,14 @@ CREATE TABLE IF NOT EXISTS journal {{.OnCluster}} (
 -- Incidents as they stand.
 CREATE OR REPLACE VIEW incidents {{.OnCluster}} AS
 SELECT incident_id, max(sequence) AS last_sequence,
-  argMax(status, (sequence, -toInt64(version))) AS status,
-  argMax(kind, (sequence, -toInt64(version))) AS kind,
-  argMax(severity, (sequence, -toInt64(version))) AS severity,
-  argMax(started_at, (sequence, -toInt64(version))) AS started_at,
-  argMax(tuple(ended_at), (sequence, -toInt64(version))).1 AS ended_at,
-  argMax(asns, (sequence, -toInt64(version))) AS asns,
-  argMax(first_addresses, (sequence, -toInt64(version))) AS first_addresses,
-  argMax(last_addresses, (sequence, -toInt64(version))) AS last_addresses
+  argMax(status, (sequence, version)) AS status,
+  argMax(kind, (sequence, version)) AS kind,
+  argMax(severity, (sequence, version)) AS severity,
+  argMax(started_at, (sequence, version)) AS started_at,
+  argMax(tuple(ended_at), (sequence, version)).1 AS ended_at,
+  argMax(asns, (sequence, version)) AS asns,
+  argMax(first_addresses, (sequence, version)) AS first_addresses,
+  argMax(last_addresses, (sequence, version)) AS last_addresses
 FROM journal WHERE entry = 'event' GROUP BY incident_id;
 
 -- Gaps of live feeds, as JSON; the highest version counts.
