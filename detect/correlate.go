@@ -170,7 +170,16 @@ func (c *correlator) changedMuch(ic *incidentCase) bool {
 
 // severityNow is the severity by present numbers; evidence counts as of the last report.
 func (c *correlator) severityNow(ic *incidentCase) incident.Severity {
-	return severe(severity(ic.key.kind, len(ic.findings), ic.last.Confidence, c.share(ic)), ic.key.kind, ic.watches())
+	return c.rank(ic, ic.last.Confidence)
+}
+
+// rank is the severity of a case as it stands.
+func (c *correlator) rank(ic *incidentCase, confidence float64) incident.Severity {
+	s := severity(ic.key.kind, len(ic.findings), confidence, c.share(ic))
+	if ic.key.kind == incident.VisibilityLoss {
+		s = ic.lossSeverity()
+	}
+	return severe(s, ic.key.kind, ic.watches())
 }
 
 func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
@@ -321,7 +330,7 @@ func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	merged := mergeLedgers(ic)
 	inc.Evidence, inc.Confidence = merged.evidence(), inWhole(merged)
 	inc.Visibility = c.visibility(ic)
-	inc.Severity = severe(severity(ic.key.kind, inc.PrefixCount, inc.Confidence, c.share(ic)), ic.key.kind, ic.watches())
+	inc.Severity = c.rank(ic, inc.Confidence)
 	if ic.state != pending && ic.state != ended && inc.Severity.Rank() < ic.peak {
 		inc.Severity = incident.Severities[ic.peak]
 	}

@@ -41,13 +41,14 @@ type Configuration struct {
 	Warmup   time.Duration `yaml:"warmup" doc:"Event time during which everything is learned as normal, where no table dump gives a baseline."`
 	HalfLife time.Duration `yaml:"half_life" doc:"Event time after which what was seen of a prefix counts half in its history; an origin gone for four of these is no longer usual."`
 	Settle   time.Duration `yaml:"settle" doc:"Event time for which what is suspected must stay, with nothing against it but that it is new, before it is learned as normal."`
+	Absence  time.Duration `yaml:"absence" doc:"Event time for which a prefix must have vanished from all peers with a full table before that is told; five times as long where some still have it."`
 	Shards   int           `yaml:"shards" doc:"Parallel parts of the engine; the result does not depend on it."`
 }
 
 // DefaultConfiguration suits the feeds of public collectors.
 func DefaultConfiguration() Configuration {
 	return Configuration{MinPeers: 3, Hold: time.Minute, Reopen: 24 * time.Hour, Report: 10 * time.Second, Warmup: 15 * time.Minute,
-		HalfLife: 30 * 24 * time.Hour, Settle: 7 * 24 * time.Hour, Shards: 1}
+		HalfLife: 30 * 24 * time.Hour, Settle: 7 * 24 * time.Hour, Absence: time.Minute, Shards: 1}
 }
 
 // Validate reports every value out of range.
@@ -65,6 +66,7 @@ func (c Configuration) Validate() error {
 	bad(c.Warmup >= 0, "warmup: must not be negative, is %v", c.Warmup)
 	bad(c.HalfLife >= time.Hour, "half_life: must be at least 1h, is %v", c.HalfLife)
 	bad(c.Settle >= time.Hour, "settle: must be at least 1h, is %v", c.Settle)
+	bad(c.Absence >= time.Second, "absence: must be at least 1s, is %v", c.Absence)
 	bad(c.Shards >= 1 && c.Shards <= 64, "shards: must be 1 to 64, is %d", c.Shards)
 	return errors.Join(errs...)
 }
@@ -107,6 +109,8 @@ type Engine struct {
 	watching  bool        // the history's clock goes on: something was heard
 	remembers bool        // the history of an earlier run was loaded
 
+	witnesses witnesses // as of the last look
+
 	idScratch []uint32
 }
 
@@ -127,8 +131,8 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 	e.known = &k
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
-		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle,
-			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}}
+		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle, absence: c.Absence,
+			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}, losses: map[uint32]*loss{}, witnesses: &e.witnesses}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
 		s.table.watched, s.table.paths.watched = k.watched, k.watched
 		e.shards = append(e.shards, s)
@@ -279,6 +283,7 @@ func (e *Engine) Advance(t ingest.Time) {
 		if e.learn && e.learnTo != 0 && t >= e.learnTo {
 			e.FinishBaseline()
 		}
+		e.look(t)
 		e.cases.fireDeadlines(t)
 	}
 	e.clock = t
@@ -407,6 +412,7 @@ func (e *Engine) FinishBaseline() {
 			s.warmSince = max(s.warmSince, t.warmSince)
 		}
 	}
+	e.weighFeeds()
 }
 
 // fullFeed returns the peers that carry at least half as many routes as the one with most.
@@ -414,8 +420,9 @@ func (e *Engine) fullFeed() map[peerID]bool {
 	counts := make([]int, len(e.peers.list))
 	most := 0
 	for _, s := range e.shards {
-		for id, n := range s.table.perPeer {
-			counts[id] += int(n)
+		for id := range s.table.perPeer {
+			of := &s.table.perPeer[id].routes
+			counts[id] += int(of[0] + of[1])
 			most = max(most, counts[id])
 		}
 	}

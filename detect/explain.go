@@ -238,7 +238,7 @@ func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	ids := make([]peerID, peers)
 	for i := range ids {
 		ids[i] = peerID(known + i)
-		s.peers.list = append(s.peers.list, peerInfo{peerKey{Peer: ingest.Peer{Collector: "explain", ASN: uint32(i)}}, true, 0})
+		s.peers.list = append(s.peers.list, peerInfo{peerKey: peerKey{Peer: ingest.Peer{Collector: "explain", ASN: uint32(i)}}, up: true})
 	}
 	s.now, s.need = now, peers
 	f(ids)

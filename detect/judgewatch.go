@@ -14,7 +14,7 @@ import (
 
 // What a watch declares is judged beside everything else, and counts before what was learned:
 //
-//   - An origin that no watch of the prefix names is a hijack, also where the table has long had it; one that a watch
+//   - An origin that no watch of the prefix names is a hijack, also where the table has long had it, though less surely then; one that a watch
 //     names is none. A ROA for an origin that no watch names speaks against that, and more loudly where nothing else is
 //     suspicious; a declared origin that is RPKI Invalid is told as that.
 //   - A watched network's routes over a neighbour that its watch does not name open new_neighbour, or make a forged path
@@ -39,6 +39,7 @@ import (
 // Weights of what watches declare, see those of the other rules.
 const (
 	weightUnexpected       = 5.0   // the holder says so; a ROA of his would speak louder
+	weightStanding         = -1.5  // what has long been so is rather a gap in the watch than an attack, but only its author can tell
 	weightExpected         = -10.0 // whatever a stranger would be suspected of: the holder says that it is none
 	weightUnknownNeighbour = 4.0   // lists of neighbours are often incomplete
 	weightNamedNeighbour   = -4.0  // a forger writes a usual neighbour too, though not beside himself
@@ -145,6 +146,9 @@ func (s *shard) weighUnexpected(e *entry, g *group, origin uint32, at netip.Pref
 		s.weighROV(v, e, origin)
 	}
 	v.declare(w, "watch.origin_unexpected", weightUnexpected, "only %s may originate %s", asList(w.origins), at)
+	if o := s.table.origin(e, g.origin); o != nil && o.MarkedUsual() {
+		v.ledger.add("origin.standing", weightStanding, "history", s.baseline(), "AS%d has announced %s before: perhaps the watch is what is wrong", g.origin, e.prefix)
+	}
 	return v
 }
 

@@ -3,6 +3,7 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/routevigil/routevigil/detect/irr"
@@ -58,12 +59,18 @@ func (f KnowledgeFiles) Validate() error {
 type IRRFiles struct {
 	Files   []string               `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip, paths or addresses; without any, what is registered is unavailable."`
 	Sources []string               `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
+	Whois   string                 `yaml:"whois" doc:"An IRRd server, host and port, that is asked for the members of the as-sets of watches, and by config init, where there are neither files nor mirrors; the registries are those of sources, or the server's own where that is empty."`
 	Mirrors []mirror.Configuration `yaml:"mirrors" doc:"Registries that the service follows by NRTM; what it has of one takes the place of what files say of it. None by default."`
 }
 
 // Validate reports mirrors that cannot work.
 func (f IRRFiles) Validate() error {
 	var errs []error
+	if f.Whois != "" {
+		if host, port, err := net.SplitHostPort(f.Whois); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("whois: must be a host and a port, such as whois.example.net:43, is %q", f.Whois))
+		}
+	}
 	seen := map[string]bool{}
 	for i, m := range f.Mirrors {
 		source := strings.ToUpper(m.Source)

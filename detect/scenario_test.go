@@ -118,6 +118,7 @@ func scenarioConfiguration() Configuration {
 	c := DefaultConfiguration()
 	c.Hold = 10 * time.Second
 	c.Report = time.Second
+	c.Absence = 30 * time.Second
 	return c
 }
 

@@ -21,6 +21,7 @@ type shard struct {
 	number, of int
 	table      *table
 	settle     time.Duration // see Configuration.Settle
+	absence    time.Duration // see Configuration.Absence
 	know       *Knowledge
 	links      *linkMemory // shared; written at ticks only, by the engine
 	bursts     *specifics  // shared; written at ticks only, by the engine
@@ -45,6 +46,9 @@ type shard struct {
 	changes        []findingChange      // of this tick
 	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
 	turned         map[uint32][]turn    // by entry, sorted by origin
+	losses         map[uint32]*loss     // by entry
+	nextLook       ingest.Time          // when one of them is to be looked at; 0: never
+	witnesses      *witnesses           // shared; written by the engine before looks
 }
 
 // dirtyEntry is an entry to judge at the next tick, with the time of its first and last change.
@@ -113,7 +117,11 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 			continue
 		}
 		e := s.table.entry(id)
-		if s.table.unset(e, peer, u.Time) && e.suspect {
+		if !s.table.unset(e, peer, u.Time) {
+			continue
+		}
+		s.withdrawn(e, id, u.Time)
+		if e.suspect {
 			s.markDirty(e, id, u.Time)
 		}
 	}
@@ -151,6 +159,9 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 	if !changed {
 		return
 	}
+	if e.fading {
+		s.regained(e, id, u.Time)
+	}
 	switch {
 	case s.learning || u.Kind == ingest.RIB:
 		s.learnLinks(path)
@@ -183,7 +194,11 @@ func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
 // peersGone drops the routes of sessions that ended.
 func (s *shard) peersGone(gone map[peerID]bool, at ingest.Time) {
 	for _, id := range s.table.dropPeers(gone, at) {
-		if e := s.table.entry(id); e.suspect {
+		e := s.table.entry(id)
+		if e.fading {
+			s.regained(e, id, at)
+		}
+		if e.suspect {
 			s.markDirty(e, id, at)
 		}
 	}

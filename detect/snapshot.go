@@ -20,7 +20,7 @@ import (
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 5
+const snapshotVersion = 6
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -49,6 +49,7 @@ type snapshot struct {
 
 	Prefixes            [][]byte // as netip.Prefix marshals
 	RouteCount          []uint32 // by prefix
+	Usual               []uint16 // by prefix
 	RoutePeer, RouteVia []uint32
 	OriginCount         []uint32 // by prefix
 	Origins             []byte   // origins.EncodedPair bytes each
@@ -61,6 +62,7 @@ type snapshot struct {
 	Specifics           []specificSnapshot
 	Bursts              []burstSnapshot
 	Turns               []turnSnapshot
+	Losses              []lossSnapshot
 }
 
 type peerSnapshot struct {
@@ -71,6 +73,7 @@ type peerSnapshot struct {
 	PathID    uint32
 	Up        bool
 	Since     ingest.Time
+	Full      [2]bool
 }
 
 type dirtySnapshot struct {
@@ -129,12 +132,12 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	s := snapshot{Version: snapshotVersion, Clock: e.clock, LearnTo: e.learnTo, Learn: e.learn, Dumped: e.dumped,
 		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence, History: e.history.State(), Watching: e.watching, Planned: e.planned}
 	e.shareLearned()
-	for _, p := range e.peers.list {
+	for id, p := range e.peers.list {
 		addr, err := p.Addr.MarshalBinary()
 		if err != nil {
 			return nil, err
 		}
-		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up, p.since})
+		s.Peers = append(s.Peers, peerSnapshot{p.Collector, addr, p.ASN, uint8(p.View), p.pathID, p.up, p.since, e.peerIsFull(id)})
 	}
 	e.links.save(&s)
 	if err := e.bursts.save(&s); err != nil {
@@ -203,6 +206,7 @@ func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 		}
 		out.Prefixes = append(out.Prefixes, p)
 		out.RouteCount = append(out.RouteCount, uint32(len(e.routes)))
+		out.Usual = append(out.Usual, e.usual)
 		for _, r := range e.routes {
 			out.RoutePeer = append(out.RoutePeer, uint32(r.peer))
 			out.RouteVia = append(out.RouteVia, node(r.node))
@@ -215,6 +219,9 @@ func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 		})
 		out.OriginCount = append(out.OriginCount, pairs)
 		s.saveTurns(out, id, firstEntry+id)
+		if err := s.saveLoss(out, id, firstEntry+id); err != nil {
+			return err
+		}
 		for _, f := range s.suspects[id] {
 			fs, err := f.save(firstEntry + id)
 			if err != nil {
@@ -265,6 +272,9 @@ func (e *Engine) Restore(state []byte) error {
 			return fmt.Errorf("detector state: more than %d peers", MaxPeers)
 		}
 		e.peers.list[id].up, e.peers.list[id].since = p.Up, p.Since
+		for _, sh := range e.shards {
+			sh.table.ofPeer(id).full = p.Full
+		}
 	}
 	clear(e.peers.sessions)
 	for _, p := range e.peers.list {
@@ -289,6 +299,9 @@ func (e *Engine) Restore(state []byte) error {
 		return err
 	}
 	if err := e.loadTurns(&s, places); err != nil {
+		return err
+	}
+	if err := e.loadLosses(&s, places); err != nil {
 		return err
 	}
 	return e.loadCases(&s, places)
@@ -370,7 +383,7 @@ type place struct {
 // loadEntries fills the tables. Every index is checked: a damaged state must not crash.
 func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 	damaged := func(what string) error { return fmt.Errorf("detector state: damaged: %s", what) }
-	if len(s.NodeASN) != len(s.NodeParent) || len(s.RouteCount) != len(s.Prefixes) || len(s.OriginCount) != len(s.Prefixes) ||
+	if len(s.NodeASN) != len(s.NodeParent) || len(s.RouteCount) != len(s.Prefixes) || len(s.OriginCount) != len(s.Prefixes) || len(s.Usual) != len(s.Prefixes) ||
 		len(s.RoutePeer) != len(s.RouteVia) {
 		return nil, damaged("columns of different length")
 	}
@@ -432,6 +445,7 @@ func (e *Engine) loadEntries(s *snapshot) ([]place, error) {
 			sh.table.insert(en, at, r)
 			o.Restore()
 		}
+		en.usual = max(s.Usual[i], en.full)
 		first, origin = first+routes, origin+pairs
 	}
 	return places, nil
@@ -504,6 +518,15 @@ func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 	ic := e.cases.cases[k]
 	if ic == nil {
 		return fmt.Errorf("detector state: damaged: a finding without its case")
+	}
+	if v.kind == incident.VisibilityLoss {
+		l := at.shard.losses[at.id]
+		if l == nil || l.finding != nil {
+			return fmt.Errorf("detector state: damaged: a vanished prefix without its loss, or twice")
+		}
+		l.finding = &f
+		ic.replace(findingChange{k, f.prefix, f.since, &f}, need)
+		return nil
 	}
 	en.suspect = true
 	at.shard.suspects[at.id] = append(at.shard.suspects[at.id], f)

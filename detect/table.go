@@ -25,8 +25,11 @@ type entry struct {
 	routes  []route     // sorted by peer
 	origins origins.Ref // all that ever were, in the order of first appearance
 	watched bool        // it is watched: every change asks for a judgement
-	suspect bool        // some route was not harmless when last judged: any change asks for a new judgement
 	dirty   int32       // 1 + its place on the list of entries to judge at the next tick; 0 when not there
+	full    uint16      // routes of peers with a full table, see visibility.go
+	usual   uint16      // how many of these are usual, of the peers that are up
+	suspect bool        // some route was not harmless when last judged: any change asks for a new judgement
+	fading  bool        // the shard has a loss of it
 }
 
 // MaxPrefixes bounds the table: more than ten times the global table of 2026. Announcements of
@@ -50,11 +53,17 @@ type table struct {
 	size      uint32 // entries
 	index     idIndex
 	lengths   [2][129]bool // of the prefixes, by length; of IPv4 and of IPv6
-	perPeer   []int32      // routes by peer
+	perPeer   []peerTable  // by peer
 	routes    int
 	nextClean int    // how many path nodes ask for the next cleaning
 	announced int    // entries that have a route
 	refused   uint64 // announcements dropped for MaxPrefixes
+}
+
+// peerTable is what is counted of a peer, by family.
+type peerTable struct {
+	routes [2]int32
+	full   [2]bool // see peerSet.weigh
 }
 
 func newTable(paths *pathTree, clock *origins.Clock) *table {
@@ -148,7 +157,7 @@ func (t *table) insert(e *entry, at int, r route) {
 		e.routes = append(slices.Grow([]route(nil), n+n/8+1), e.routes...)
 	}
 	e.routes = slices.Insert(e.routes, at, r)
-	t.addToPeer(r.peer, 1)
+	t.addToPeer(e, r.peer, 1)
 }
 
 // unset removes peer's route to e.
@@ -162,16 +171,27 @@ func (t *table) unset(e *entry, peer peerID, now ingest.Time) (changed bool) {
 	if len(e.routes) == 0 {
 		t.announced--
 	}
-	t.addToPeer(peer, -1)
+	t.addToPeer(e, peer, -1)
 	return true
 }
 
-func (t *table) addToPeer(peer peerID, n int32) {
-	if int(peer) >= len(t.perPeer) {
-		t.perPeer = append(t.perPeer, make([]int32, int(peer)+1-len(t.perPeer))...)
-	}
-	t.perPeer[peer] += n
+// addToPeer counts a route of e that a peer has got (n is 1) or lost (-1), and reports whether the peer has a full table.
+func (t *table) addToPeer(e *entry, peer peerID, n int32) (full bool) {
+	p, f := t.ofPeer(peer), family(e.prefix.Addr())
+	p.routes[f] += n
 	t.routes += int(n)
+	if p.full[f] {
+		e.full = uint16(int32(e.full) + n)
+		e.usual = max(e.usual, e.full)
+	}
+	return p.full[f]
+}
+
+func (t *table) ofPeer(peer peerID) *peerTable {
+	if int(peer) >= len(t.perPeer) {
+		t.perPeer = append(t.perPeer, make([]peerTable, int(peer)+1-len(t.perPeer))...)
+	}
+	return &t.perPeer[peer]
 }
 
 // covering yields the entries that contain p, the longest first, without p itself.
@@ -233,7 +253,9 @@ func (t *table) dropPeers(gone map[peerID]bool, now ingest.Time) (changed []uint
 				return false
 			}
 			t.history.Count(&e.origins, t.paths.nodes[r.node].origin, -1, now)
-			t.addToPeer(r.peer, -1)
+			if t.addToPeer(e, r.peer, -1) && e.usual > 0 {
+				e.usual-- // nobody withdrew it: one fewer is asked
+			}
 			return true
 		})
 		if len(e.routes) != before {

@@ -64,6 +64,8 @@ func title(inc *incident.Incident) string {
 		return fmt.Sprintf("%s announces %s, which its watch does not have", off, what)
 	case incident.PathPolicy:
 		return fmt.Sprintf("Paths to %s of %s by %s go where they must not", what, victims, off)
+	case incident.VisibilityLoss:
+		return fmt.Sprintf("%s of %s vanished from most networks", what, victims)
 	case incident.BlackholeLeak:
 		return fmt.Sprintf("%s lets the blackhole route %s out", off, what)
 	}
@@ -87,10 +89,11 @@ var whatItMeans = map[incident.Kind]string{
 	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
 	incident.ROAChange: "The routes are as ever, but networks that validate origins drop them from now on, so traffic to these addresses fails in parts of the Internet. " +
 		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
-	incident.NewNeighbour:  "A network passes on these routes that the watch names neither as an upstream nor as a peer: a new contract that the watch does not know of yet, a leak, or a path that somebody made up.",
-	incident.NewPrefix:     "The watched network announces something that its watch does not have, or parts smaller than it allows: a change of its own that the watch does not know of yet, or a slip.",
-	incident.PathPolicy:    "Traffic to these addresses passes a network that it must not pass, or none of those that it must.",
-	incident.BlackholeLeak: "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
+	incident.NewNeighbour:   "A network passes on these routes that the watch names neither as an upstream nor as a peer: a new contract that the watch does not know of yet, a leak, or a path that somebody made up.",
+	incident.NewPrefix:      "The watched network announces something that its watch does not have, or parts smaller than it allows: a change of its own that the watch does not know of yet, or a slip.",
+	incident.PathPolicy:     "Traffic to these addresses passes a network that it must not pass, or none of those that it must.",
+	incident.BlackholeLeak:  "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
+	incident.VisibilityLoss: "Where there is no route, traffic to these addresses is discarded. Whether the network itself, its providers or a filter took the routes away, the routes do not tell.",
 }
 
 func plural(n int, one, more string) string {
@@ -106,8 +109,10 @@ func explain(inc *incident.Incident) string {
 	fmt.Fprintf(&b, "%s. It was first seen at %s", title(inc), inc.StartedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
 	if inc.EndedAt != nil {
 		fmt.Fprintf(&b, " and ended at %s.", inc.EndedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+	} else if v := inc.Visibility; inc.Kind == incident.VisibilityLoss {
+		fmt.Fprintf(&b, "; missing at %s in %s, where %s a full table.", plural(v.Peers, "peer", "peers"), plural(v.PeerASNs, "network", "networks"),
+			plural(v.FullFeedPeers, "peer carries", "peers carry"))
 	} else {
-		v := inc.Visibility
 		fmt.Fprintf(&b, "; seen by %s in %s, where %s a full table.", plural(v.Peers, "peer", "peers"), plural(v.PeerASNs, "network", "networks"),
 			plural(v.FullFeedPeers, "peer carries", "peers carry"))
 	}

@@ -148,6 +148,9 @@ func (c *Clock) Advance(t ingest.Time, peers int) {
 // Now is up to when the clock has gone.
 func (c *Clock) Now() ingest.Time { return ingest.Time(c.at) * 1e6 }
 
+// Watched is for how long there was watching, what is long past counting less.
+func (c *Clock) Watched() time.Duration { return time.Duration(c.watched * float64(time.Second)) }
+
 // Skip lets time pass up to t in which nothing was watched.
 func (c *Clock) Skip(t ingest.Time) {
 	if now := seconds(t); now > c.at {
@@ -182,6 +185,9 @@ type History struct {
 
 // New returns an empty history by c's time.
 func New(c *Clock) *History { return &History{clock: c} }
+
+// Watched is for how long the history's clock watched, see [Clock.Watched].
+func (h *History) Watched() time.Duration { return h.clock.Watched() }
 
 // Len is the number of pairs.
 func (h *History) Len() int { return int(h.n) }

@@ -232,7 +232,7 @@ func figures(rs []Result, group string, kind incident.Kind, half Half) Figures {
 			add(&f.RightKind, l.RightKind)
 			add(&f.RightOffender, l.RightOffender)
 			add(&f.CalledAttack, l.CalledAttack)
-			if l.Found {
+			if l.Found && (kind != "" || !waits(l.Kind)) {
 				enough, first = append(enough, l.SinceEnough), append(first, l.SinceFirst)
 			}
 		}
@@ -252,6 +252,9 @@ func figures(rs []Result, group string, kind incident.Kind, half Half) Figures {
 	f.SinceEnough, f.SinceFirst = delays(enough), delays(first)
 	return f
 }
+
+// waits reports kinds that are told only after they have lasted, which makes no delay of all.
+func waits(k incident.Kind) bool { return k == incident.VisibilityLoss }
 
 func add(n *int, also bool) {
 	if also {

@@ -44,8 +44,7 @@ func explain(t *testing.T, rs []Result) {
 // notYet are the scenarios and kinds that the detector does not find, or not as what they are, with the reason. A scenario says
 // what is true: it is not to be changed for this.
 var notYet = map[string]map[incident.Kind]string{
-	"level3-2017":    {incident.InternalSpecifics: "another AS than the holder originates them, so that they are told as RPKI Invalid"},
-	"tata-1111-2025": {incident.VisibilityLoss: "no rule sees a prefix vanish"},
+	"level3-2017": {incident.InternalSpecifics: "another AS than the holder originates them, so that they are told as RPKI Invalid"},
 }
 
 func TestFloorOfScenarios(t *testing.T) {

@@ -74,6 +74,9 @@ func labelOf(sc *scenario.Scenario, x scenario.Expect) (*Label, error) {
 			}
 		}
 		for _, n := range u.Announced {
+			if len(l.Offenders) == 0 && l.Start != 0 && slices.Contains(l.Prefixes, n.Prefix) {
+				return true // it is back
+			}
 			if len(l.Offenders) > 0 && (len(l.Prefixes) == 0 || slices.ContainsFunc(l.Prefixes, n.Prefix.Overlaps)) {
 				for _, seg := range u.Attrs.ASPath {
 					if slices.ContainsFunc(l.Offenders, func(o uint32) bool { return slices.Contains(seg.ASNs, o) }) {

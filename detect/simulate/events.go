@@ -52,6 +52,7 @@ var kinds = map[string]func(*history) *event{
 	"private_asn_leak":         (*history).privateASN,
 	"bogon_prefix":             (*history).bogonPrefix,
 	"blackhole_leak":           (*history).blackhole,
+	"visibility_loss":          (*history).outage,
 
 	"new_specific":  (*history).newSpecific,
 	"multi_origin":  (*history).multiOrigin,
@@ -405,6 +406,21 @@ func (h *history) blackhole() *event {
 	}
 	return &event{label: &scorecard.Label{Kind: incident.BlackholeLeak, Offenders: h.asn(l), Victims: h.asn(n)}, concerns: []node{n, l},
 		changes: []change{{p, b, announcement{{at: l, path: append(h.asn(l), h.g.asns[n]), long: true, invalid: b.invalid(p, h.g.asns[n])}}}}}
+}
+
+// outage is a network that is cut off, with all that it announces.
+func (h *history) outage() *event {
+	n, _ := h.holder()
+	if n < 0 {
+		return nil
+	}
+	e := &event{label: &scorecard.Label{Kind: incident.VisibilityLoss, Victims: h.asn(n)}, concerns: []node{n}}
+	for i, d := range h.destinations {
+		if d.block != nil && d.block.holder == n && d.usual != nil {
+			e.changes = append(e.changes, change{h.destinations[i].prefix, d.block, nil})
+		}
+	}
+	return e
 }
 
 // begin is when, and how long, events happen: at random in the first five sevenths of the time, for a twentieth of it on

@@ -15,7 +15,7 @@
 // transit.
 //
 // Not modelled: IPv6; sibling links (siblings are two origins of one organisation); squatting, leaks of types 5 and 6, typos
-// other than prepends, forged paths with more than two ASes behind the forger, outages, changes of ROAs with time, IRR, delegations and route
+// other than prepends, forged paths with more than two ASes behind the forger, networks that are cut off in part, changes of ROAs with time, IRR, delegations and route
 // servers; updates that BGP sends between two states, but for that second path; links that fail for one prefix at a time;
 // the rare AS that changes its route at a failure though no vantage point's path crosses the link.
 package simulate

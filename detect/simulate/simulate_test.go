@@ -209,25 +209,33 @@ func TestLabelsSayWhatHappens(t *testing.T) {
 			if l.Start > l.End || l.Start < ingest.TimeOf(c.Start) || l.End > ingest.TimeOf(c.Start.Add(c.Duration)) {
 				t.Errorf("seed %d: from %v to %v: %+v", seed, l.Start, l.End, l)
 			}
-			if (l.Benign == "") == (l.Kind == "") || l.Benign == "" && len(l.Offenders) != 1 {
+			offenders := 1
+			if l.Kind == incident.VisibilityLoss {
+				offenders = 0
+			}
+			if (l.Benign == "") == (l.Kind == "") || l.Benign == "" && len(l.Offenders) != offenders {
 				t.Errorf("seed %d: neither or both good and bad, or by nobody: %+v", seed, l)
 			}
 		}
 		for u := range all(t, k) {
 			for _, n := range u.Withdrawn {
 				for _, l := range byPrefix[n.Prefix] {
-					touched[l] = touched[l] || u.Time >= l.Start && u.Time <= l.End
+					within := u.Time >= l.Start && u.Time <= l.End
+					touched[l] = touched[l] || within
+					if within && l.Kind == incident.VisibilityLoss {
+						witnesses[l][u.Peer.ASN] = true
+					}
 				}
 			}
 			for _, n := range u.Announced {
 				path := u.Attrs.ASPath[0].ASNs
 				within := false
 				for _, l := range byPrefix[n.Prefix] {
-					if u.Time < l.Start || u.Time > l.End {
+					if u.Time < l.Start || u.Time > l.End || l.Proof != "" {
 						continue
 					}
 					within, touched[l] = true, true
-					if l.Benign == "" && offends(g, l, path) {
+					if l.Benign == "" && l.Kind != incident.VisibilityLoss && offends(g, l, path) {
 						witnesses[l][u.Peer.ASN] = true
 					}
 				}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/scorecard"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -211,8 +212,14 @@ func (h *history) cut(a, b node, concerned []int, lasts time.Duration) {
 	h.failures = append(h.failures, f)
 	h.spread.fails(a, b, true)
 	clear(h.memo)
+	lost := map[node]*scorecard.Label{}
 	for _, i := range concerned {
-		h.say(i, h.destinations[i].said)
+		d := h.destinations[i]
+		before := heardBy(d)
+		h.say(i, d.said)
+		if n := heardBy(d); d.block != nil && 2*n < before && before-n >= enough {
+			h.cutsOff(lost, d, lasts)
+		}
 	}
 	cause := h.cause
 	h.after(lasts, func() {
@@ -228,6 +235,28 @@ func (h *history) cut(a, b node, concerned []int, lasts time.Duration) {
 			h.say(i, h.destinations[i].said)
 		}
 	})
+}
+
+// heardBy is how many vantage points have a route to d.
+func heardBy(d *destination) (n int) {
+	for _, r := range d.heard {
+		if r != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// cutsOff notes that most vantage points have lost d with a link: that it has vanished is then true, whatever the cause.
+func (h *history) cutsOff(lost map[node]*scorecard.Label, d *destination, lasts time.Duration) {
+	l := lost[d.block.holder]
+	if l == nil {
+		l = &scorecard.Label{Kind: incident.VisibilityLoss, Proof: "a link failed, and most had no other way", Victims: h.asn(d.block.holder),
+			Start: h.now, End: h.now.Add(lasts + 2*time.Minute)}
+		lost[d.block.holder] = l
+		h.labels = append(h.labels, l)
+	}
+	l.Prefixes = append(l.Prefixes, d.prefix)
 }
 
 // linkInUse draws a link that carries the routes to 1 to most groups of destinations, and returns those.

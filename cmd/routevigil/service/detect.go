@@ -60,6 +60,7 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 		x.keeper.close()
 		return nil, err
 	}
+	x.keeper.current.Watches = c.Watches
 	x.registry.MustRegister(newSourceCollector(x.keeper.statuses),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "routevigil_detect_in_charge", Help: "1 where this detector is the one in charge, else 0."},
 			func() float64 {
@@ -69,8 +70,8 @@ func NewDetector(ctx context.Context, c config.Config, version string, log *slog
 				return 0
 			}))
 	p := &pipeline{log: log.With("component", "detect"), metrics: newPipelineMetrics(x.registry), every: c.Kafka.Checkpoint,
-		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
-		questions: make(chan func(*detect.Engine)), inferrer: newInferrer(inferEvery, log.With("component", "detect"))}
+		history:   historyFile{path: filepath.Join(c.Store.Directory, HistoryName), every: historyEvery},
+		questions: make(chan func(*detect.Engine)), inferrer: newInferrer(inferEvery, log.With("component", "detect")), past: x.keeper.past}
 	p.newEngine = func() *detect.Engine { return detect.New(c.Detect, x.keeper.knowledge(), p.collect) }
 	p.engine = p.newEngine()
 	p.publishStatus(true)
@@ -129,6 +130,8 @@ func (x *Detector) Run(ctx context.Context) error {
 	fail(nil)
 	background.wait()
 	x.pipeline.inferrer.work.Wait()
+	x.pipeline.keeping.Lock() // what is being kept of the past is
+	defer x.pipeline.keeping.Unlock()
 	return err
 }
 
@@ -215,8 +218,13 @@ func (x *Detector) follow(ctx context.Context, l *kafkabus.Log) error {
 			clear(p.events) // what came of the steps before is told by whoever is in charge
 			p.events = p.events[:0]
 		case !x.leading.Load():
-			if err := x.takeCharge(ctx); err != nil {
-				return err
+			for err := x.takeCharge(ctx); err != nil; err = x.takeCharge(ctx) {
+				x.log.Warn("what is told of incidents already cannot be read; it is tried again", "error", err)
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(time.Second):
+				}
 			}
 		}
 		x.leading.Store(s.Leading)
@@ -364,6 +372,7 @@ func (x *Detector) saveState(ctx context.Context, l *kafkabus.Log, after uint64)
 	if err != nil {
 		return err
 	}
+	x.pipeline.keepState(state)
 	header, err := json.Marshal(stateHeader{l.Position(), after})
 	if err != nil {
 		return err

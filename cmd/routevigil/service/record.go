@@ -207,8 +207,7 @@ func (x *Recorder) save(ctx context.Context, st recorderState) error {
 	return x.store.SaveCheckpoint(ctx, st.Position, b)
 }
 
-// recordIncidents stores changes in the order of their sequence. Those that are stored already are left as
-// they are.
+// recordIncidents stores changes in the order in which they were told.
 func (x *Recorder) recordIncidents(ctx context.Context) error {
 	for {
 		first, end, err := x.cluster.Bounds(ctx, kafkabus.IncidentsTopic, 0)
@@ -239,6 +238,17 @@ func (x *Recorder) recordChange(ctx context.Context, r kafkabus.Record) error {
 	if err := json.Unmarshal(r.Value, &ev); err != nil {
 		x.log.Error("a change of an incident is not understood and passed over", "offset", r.Offset, "error", err)
 		return nil
+	}
+	if known, err := alreadyStored(ctx, x.store, &ev); err != nil || known {
+		return err // of a detector that did not know yet that another had told it
+	}
+	last, err := x.store.LastSequence(ctx)
+	if err != nil {
+		return err
+	}
+	if ev.Sequence <= last { // as when the topic of incidents was made anew, and detectors began again
+		ev.Sequence = last + 1
+		ev.Incident.Sequence = ev.Sequence
 	}
 	events := []incident.Event{ev}
 	deliveries, err := x.router.Route(events, time.Now())

@@ -47,7 +47,7 @@ func kafkas(t *testing.T, f func(t *testing.T, address string)) {
 }
 
 // onKafka is a configuration on the small Internet, with topics of its own that are there.
-func onKafka(t *testing.T, address string, f *feed) config.Config {
+func onKafka(t testing.TB, address string, f *feed) config.Config {
 	t.Helper()
 	c := configuration(t, f.url())
 	c.Kafka.Brokers, c.Kafka.Prefix, c.Kafka.Partitions = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano()), 4

@@ -102,7 +102,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	s.pipeline = &pipeline{
 		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
 		metrics: newPipelineMetrics(registry), every: checkpointEvery,
-		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
+		history:   historyFile{path: filepath.Join(c.Store.Directory, HistoryName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)),
 		inferrer:  newInferrer(inferEvery, log.With("component", "detect")),
 		past:      s.keeper.past,

@@ -365,6 +365,9 @@ func (l *Log) follow(ctx context.Context) (*Step, error) {
 	if l.at.Number > 0 && e.Number != l.at.Number+1 {
 		return nil, fmt.Errorf("step %d of the order follows %d: %w", e.Number, l.at.Number, ErrLost)
 	}
+	if len(e.From) != l.k.partitions {
+		return nil, fmt.Errorf("kafka: step %d of the order is of %d partitions, and there are %d", e.Number, len(e.From), l.k.partitions)
+	}
 	l.at.Epoch = e.Epoch
 	if l.parts == nil {
 		if err := l.place(e.From); err != nil {

@@ -1,0 +1,172 @@
+package detect
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
+)
+
+// TestVisibilityIsState has peers announce, withdraw, lose their sessions and change between full and partial tables
+// at random: what entries count must always be what their routes say.
+func TestVisibilityIsState(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	const peers, prefixes = 8, 40
+	e := New(DefaultConfiguration(), Knowledge{}, func(incident.Event) {})
+	c := newCrowd()
+	c.load(e, peers, prefixes)
+	e.FinishBaseline()
+	s, full, changes := e.shards[0], make([]bool, peers), 0
+	at := ingest.TimeOf(start)
+	for range 20_000 {
+		at = at.Add(time.Duration(r.IntN(3000)) * time.Millisecond)
+		peer, prefix := r.IntN(peers), r.IntN(prefixes)
+		u := c.says(at, peer, prefix, []uint32{3356, 1299}[r.IntN(2)])
+		switch {
+		case r.IntN(200) == 0:
+			u = &ingest.Update{Time: at, Peer: u.Peer, Kind: ingest.PeerDown}
+		case r.IntN(2+peer) == 0: // the first peers lose more than they get
+			u = &ingest.Update{Time: at, Peer: u.Peer, Withdrawn: []bgp.NLRI{{Prefix: prefixOf(prefix)}}}
+		}
+		e.Apply(u)
+		e.flush()
+		for p := range peers {
+			if now := s.table.ofPeer(peerID(p)).full[0]; now != full[p] {
+				full[p] = now
+				changes++
+			}
+		}
+		for _, en := range s.table.all() {
+			n := 0
+			for _, route := range en.routes {
+				if full[route.peer] {
+					n++
+				}
+			}
+			if int(en.full) != n || en.usual < en.full || int(en.usual) > peers {
+				t.Fatalf("%s: counts %d of %d with a full table, usually %d; there are %d", en.prefix, en.full, peers, en.usual, n)
+			}
+			if en.fading != (s.losses[mustLookup(t, s, en.prefix)] != nil) {
+				t.Fatalf("%s: fading is %t", en.prefix, en.fading)
+			}
+		}
+	}
+	if changes < 20 {
+		t.Errorf("peers changed between full and partial tables only %d times", changes)
+	}
+}
+
+func mustLookup(t *testing.T, s *shard, p netip.Prefix) uint32 {
+	id, ok := s.table.lookup(p)
+	if !ok {
+		t.Fatalf("there is no %s", p)
+	}
+	return id
+}
+
+// watching is an engine that has five peers' routes to one prefix, taken as normal from a table or from updates.
+func watching(dump bool, events *[]incident.Event) *Engine {
+	e := New(DefaultConfiguration(), Knowledge{}, func(ev incident.Event) { *events = append(*events, ev) })
+	for _, u := range world(5, 20) {
+		if dump {
+			u.Kind = ingest.RIB
+		}
+		e.Apply(&u)
+	}
+	if dump {
+		e.FinishBaseline()
+	} else {
+		e.Advance(ingest.TimeOf(start).Add(e.config.Warmup))
+	}
+	return e
+}
+
+func withdrawAll(e *Engine, at time.Time, p netip.Prefix) {
+	for _, w := range world(5, 1) {
+		e.Apply(&ingest.Update{Time: ingest.TimeOf(at), Peer: w.Peer, Withdrawn: []bgp.NLRI{{Prefix: p}}})
+	}
+}
+
+// TestLossBecomesNormal withdraws a prefix for good: the incident is over when the settling time is.
+func TestLossBecomesNormal(t *testing.T) {
+	var events []incident.Event
+	e := watching(true, &events)
+	withdrawAll(e, start.Add(time.Hour), prefixOf(3))
+	e.Advance(ingest.TimeOf(start.Add(7 * 24 * time.Hour)))
+	if n := len(events); n != 2 || events[0].Change != incident.Opened || events[1].Change != incident.SeverityChanged {
+		t.Fatalf("%d events before", n)
+	}
+	if took := events[0].Time.Sub(start.Add(time.Hour)); took != e.config.Absence {
+		t.Errorf("it opened after %v", took)
+	}
+	inc := events[1].Incident
+	if inc.Kind != incident.VisibilityLoss || inc.Severity != incident.Medium || !slices.Equal(inc.Victims, []uint32{20003}) || inc.Visibility.PeerASNs != 5 {
+		t.Errorf("%+v", inc)
+	}
+	e.Advance(ingest.TimeOf(start.Add(8 * 24 * time.Hour)))
+	if last := events[len(events)-1]; last.Change != incident.Closed || last.Time.Sub(start) < 7*24*time.Hour {
+		t.Errorf("at last it is %s, at %v", last.Change, last.Time)
+	}
+	if len(e.shards[0].losses) != 0 {
+		t.Errorf("%d losses are kept", len(e.shards[0].losses))
+	}
+}
+
+// TestLossNeedsHistory withdraws a prefix that nobody has known for long.
+func TestLossNeedsHistory(t *testing.T) {
+	var events []incident.Event
+	e := watching(false, &events)
+	withdrawAll(e, start.Add(time.Hour), prefixOf(3))
+	e.Advance(ingest.TimeOf(start.Add(26 * time.Hour)))
+	if len(events) > 0 {
+		t.Fatalf("told of a prefix that was known for an hour: %s", events[0].Incident.Title)
+	}
+	withdrawAll(e, start.Add(26*time.Hour), prefixOf(4))
+	e.Advance(ingest.TimeOf(start.Add(27 * time.Hour)))
+	if len(events) == 0 || events[0].Incident.Kind != incident.VisibilityLoss {
+		t.Errorf("%d events of a prefix that was known for a day", len(events))
+	}
+}
+
+// BenchmarkOutage withdraws 100,000 of 150,000 prefixes at 40 peers within 20 seconds: how much of the processor's time the slowest tick
+// after that takes.
+func BenchmarkOutage(b *testing.B) {
+	const prefixes, peers = 100_000, 40
+	var slowest time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		opened := 0
+		e := New(DefaultConfiguration(), Knowledge{}, func(ev incident.Event) {
+			if ev.Change == incident.Opened {
+				opened++
+			}
+		})
+		c := newCrowd()
+		c.load(e, peers, prefixes*3/2)
+		e.FinishBaseline()
+		b.StartTimer()
+		at := ingest.TimeOf(start)
+		for i := range prefixes {
+			for p := range peers {
+				at += 5
+				u := ingest.Update{Time: at, Peer: c.says(at, p, i).Peer, Withdrawn: []bgp.NLRI{{Prefix: prefixOf(i)}}}
+				e.Apply(&u)
+			}
+		}
+		for range 900 { // a tick each
+			at += tick
+			began := processor(b)
+			e.Advance(at)
+			slowest = max(slowest, processor(b)-began)
+		}
+		if opened == 0 {
+			b.Fatal("nothing opened")
+		}
+	}
+	b.ReportMetric(float64(slowest.Microseconds())/1000, "slowest-tick-ms")
+}
