@@ -43,11 +43,3 @@ func TestIndexForgets(t *testing.T) {
 		t.Errorf("%d are counted, %d are there", taken(&x), len(hashes))
 	}
 }
-
-// octets is what the slots take, with the bits of what is there.
-func (x *idIndex) octets() (n int64) {
-	for i := range x.parts {
-		n += 9 * int64(len(x.parts[i].slots))
-	}
-	return n
-}

@@ -80,8 +80,9 @@ func (s *series) fill() error {
 	return nil
 }
 
-// repeats is over how many updates the time of one is taken.
-const repeats = 500_000
+// repeats is over how many updates the time of one is taken, three times, of which the least counts: what else the machine does
+// only adds to it.
+const repeats = 300_000
 
 // measure loads a table, has some of its prefixes hijacked, each by another AS, and then hears again what it knows.
 func measure(prefixes, peers, hijacks int) (point, error) {
@@ -121,13 +122,17 @@ func measure(prefixes, peers, hijacks int) (point, error) {
 	p.octets = heap() - base
 	st := e.Stats()
 	p.routes, p.nodes = st.Routes, st.Paths
-	began = processor()
-	for i := range repeats {
-		at += 20 // 50,000 updates a second of event time
-		n := hijacks + i%(prefixes-hijacks)
-		e.Apply(w.says(ingest.Routes, at, i%peers, n, 0))
+	for round := range 3 {
+		began = processor()
+		for i := range repeats {
+			at += 20 // 50,000 updates a second of event time
+			n := hijacks + i%(prefixes-hijacks)
+			e.Apply(w.says(ingest.Routes, at, i%peers, n, 0))
+		}
+		if took := (processor() - began) / repeats; round == 0 || took < p.update {
+			p.update = took
+		}
 	}
-	p.update = (processor() - began) / repeats
 	runtime.KeepAlive(e)
 	return p, nil
 }
@@ -242,7 +247,7 @@ detectors divide the partitions of the updates: each holds its address blocks al
 
 // plot draws a panel for each series: memory as a line of its own scale, and the time of an update as another.
 func plot(all []series) string {
-	const width, height, margin = 300, 220, 46
+	const width, height, margin = 320, 220, 54
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", len(all)*width, height+30)
 	b.WriteString(`<rect width="100%" height="100%" fill="#fff"/>` + "\n")
