@@ -42,6 +42,7 @@ type Webhook struct {
 	Kinds       []incident.Kind   `yaml:"kinds" doc:"Only incidents of these kinds; empty means all."`
 	ASNs        []uint32          `yaml:"asns" doc:"Only incidents in which one of these ASes is offender, accomplice or victim; empty means all."`
 	Prefixes    []netip.Prefix    `yaml:"prefixes" doc:"Only incidents that affect one of these prefixes, a part of one, or what covers one; empty means all."`
+	Watches     []string          `yaml:"watches" doc:"Only incidents that concern one of these watches, by name; empty means all."`
 	Timeout     time.Duration     `yaml:"timeout" doc:"How long one attempt may take, at most 1m; 10s when zero."`
 	MaxAge      time.Duration     `yaml:"max_age" doc:"How long a message is tried before it is given up; 24h when zero."`
 }
@@ -116,6 +117,7 @@ type Filter struct {
 	Kinds       []incident.Kind
 	ASNs        []uint32
 	Prefixes    []netip.Prefix
+	Watches     []string // by name
 }
 
 // Receiver is one addressee.
@@ -139,7 +141,7 @@ func Receivers(c Configuration, version string) ([]Receiver, error) {
 			continue
 		}
 		receivers = append(receivers, Receiver{Name: w.Name, MaxAge: cmp.Or(w.MaxAge, defaultMaxAge), Channel: ch,
-			Filter: Filter{MinSeverity: cmp.Or(w.MinSeverity, defaultSeverity), Kinds: w.Kinds, ASNs: w.ASNs, Prefixes: w.Prefixes}})
+			Filter: Filter{MinSeverity: cmp.Or(w.MinSeverity, defaultSeverity), Kinds: w.Kinds, ASNs: w.ASNs, Prefixes: w.Prefixes, Watches: w.Watches}})
 	}
 	return receivers, errors.Join(errs...)
 }

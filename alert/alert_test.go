@@ -154,6 +154,15 @@ func TestRoute(t *testing.T) {
 		{"inside the filter", alert.Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix("208.65.152.0/22")}}, func(e *incident.Event) {}, true},
 		{"around the filter", alert.Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix("208.65.153.128/25")}}, func(e *incident.Event) {}, true},
 		{"another prefix", alert.Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}}, func(e *incident.Event) {}, false},
+		{"its watch", alert.Filter{Watches: []string{"tube", "other"}}, func(e *incident.Event) { e.Incident.Watches = []string{"all", "tube"} }, true},
+		{"another watch", alert.Filter{Watches: []string{"other"}}, func(e *incident.Event) { e.Incident.Watches = []string{"all", "tube"} }, false},
+		{"no watch", alert.Filter{Watches: []string{"other"}}, func(e *incident.Event) {}, false},
+		{"muted", alert.Filter{}, func(e *incident.Event) { e.Incident.Muted = &incident.Muted{Watch: "tube"} }, false},
+		{"the end of what was muted", alert.Filter{},
+			func(e *incident.Event) {
+				e.Change, e.Incident.Muted = incident.Closed, &incident.Muted{Watch: "tube"}
+			}, false},
+		{"unmuted", alert.Filter{}, func(e *incident.Event) { e.Change = incident.Unmuted }, true},
 		{"one filter fails", alert.Filter{ASNs: []uint32{36561}, Kinds: []incident.Kind{incident.RouteLeak}}, func(e *incident.Event) {}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,7 +25,8 @@ func NewRouter(receivers []Receiver) *Router { return &Router{receivers} }
 // messages are made; they expire the receiver's max_age later. It is wall clock, not event time:
 // what a replay of last year finds is news all the same.
 //
-// A receiver hears when an incident opens or reopens, changes its severity, or ends. It is not told
+// A receiver hears when an incident opens or reopens, changes its severity, or ends; of one that is muted
+// nobody hears, until its mute ends while it goes on. It is not told
 // of growth, so an incident that comes to touch a receiver's ASNs or prefixes only by growing is
 // first told with its next change of severity, or its end.
 //
@@ -64,9 +65,12 @@ func key(receiver string, e *incident.Event) string {
 
 func (f *Filter) wants(e *incident.Event) bool {
 	i := &e.Incident
+	if i.Muted != nil {
+		return false
+	}
 	severity := i.Severity.Rank()
 	switch e.Change {
-	case incident.Opened, incident.Reopened:
+	case incident.Opened, incident.Reopened, incident.Unmuted:
 	case incident.SeverityChanged, incident.Closed:
 		// Who was told at its worst must hear that it is no longer so.
 		severity = max(severity, i.PeakSeverity.Rank())
@@ -82,6 +86,9 @@ func (f *Filter) wants(e *incident.Event) bool {
 	if len(f.ASNs) > 0 && !slices.ContainsFunc(f.ASNs, func(a uint32) bool {
 		return slices.Contains(i.Offenders, a) || slices.Contains(i.Accomplices, a) || slices.Contains(i.Victims, a)
 	}) {
+		return false
+	}
+	if len(f.Watches) > 0 && !slices.ContainsFunc(f.Watches, func(w string) bool { return slices.Contains(i.Watches, w) }) {
 		return false
 	}
 	if len(f.Prefixes) == 0 {

@@ -258,6 +258,7 @@ func complete(i *incident.Incident) {
 	list(&i.UsualPaths)
 	list(&i.Evidence)
 	list(&i.Degraded)
+	list(&i.Watches)
 }
 
 func list[T any](s *[]T) {

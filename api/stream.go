@@ -19,7 +19,7 @@ import (
 
 const streamOperation = "stream-events"
 
-var changes = []incident.Change{incident.Opened, incident.Grew, incident.Receded, incident.SeverityChanged, incident.Closed, incident.Reopened}
+var changes = []incident.Change{incident.Opened, incident.Grew, incident.Receded, incident.SeverityChanged, incident.Closed, incident.Reopened, incident.Unmuted}
 
 // streamInput selects events and says where to start.
 type streamInput struct {

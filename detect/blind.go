@@ -20,7 +20,7 @@ import (
 //
 // Nobody is told of
 //   - sessions that are reset: most must be gone for a minute;
-//   - the silence of a collector that never says much: less than ten updates a minute over an hour;
+//   - the silence of a collector that does not speak all the time: in nine of ten minutes of its last hour;
 //   - a few late updates among others that are not, such as what one peer had kept back;
 //   - peers that leave one after the other over days: what is usual follows by one peer an hour.
 //
@@ -30,7 +30,7 @@ import (
 const (
 	feedFewFor    = time.Minute     // most peers must be gone for so long
 	feedSilentFor = 5 * time.Minute // so long must it have said nothing
-	feedBusy      = 600             // that says more than this in an hour
+	feedBusy      = 54              // that spoke in so many minutes of its last whole hour
 	feedOld       = 2 * time.Minute // so old is what lags
 	feedOldFor    = time.Minute
 	// feedWeighs is the share of all peers from which every verdict depends on a collector, also where none of its peers is a
@@ -43,7 +43,7 @@ type feedState struct {
 	Usual     int         // peers it had at once; forgotten by one an hour
 	Few       ingest.Time // since when most of these are gone; 0 while not
 	Heard     ingest.Time // the last look at which it had said something
-	LastHour  int         // updates in the last whole hour
+	LastHour  int         // minutes of the last whole hour in which it said something
 	ThisHour  int
 	Late      ingest.Time // since when most of what it says is old; 0 while not
 	Why       string      // what makes it blind; "" while it sees
@@ -92,7 +92,7 @@ func (e *Engine) nextFeedLook() ingest.Time {
 		if f.Few != 0 {
 			at(f.Few.Add(feedFewFor))
 		}
-		if max(f.LastHour, f.ThisHour) >= feedBusy {
+		if f.LastHour >= feedBusy {
 			at(f.Heard.Add(feedSilentFor))
 		}
 		if f.Late != 0 {
@@ -170,11 +170,13 @@ func feedName(collector string) string {
 // look works out whether, and why, a collector is blind.
 func (f *feedState) look(name string, up int, at ingest.Time) {
 	f.Usual = max(f.Usual, up)
-	f.ThisHour += f.Said
-	if hour := at / settleCheck; hour != f.Hour {
+	if hour := at / settleCheck; hour != f.Hour && f.Said > 0 { // hours of silence do not count
 		f.Hour = hour
 		f.Usual = max(up, f.Usual-1)
 		f.LastHour, f.ThisHour = f.ThisHour, 0
+	}
+	if f.Said > 0 {
+		f.ThisHour++
 	}
 	since := func(t *ingest.Time, is bool) {
 		switch {
@@ -196,7 +198,7 @@ func (f *feedState) look(name string, up int, at ingest.Time) {
 		why = fmt.Sprintf("%s is down: none of its %s is left", name, plural(f.Usual, "peer", "peers"))
 	case f.Few != 0 && at.Sub(f.Few) >= feedFewFor:
 		why = fmt.Sprintf("%s lost most of its peers: %d of %d are left", name, up, f.Usual)
-	case max(f.LastHour, f.ThisHour) >= feedBusy && at.Sub(f.Heard) >= feedSilentFor:
+	case f.LastHour >= feedBusy && at.Sub(f.Heard) >= feedSilentFor:
 		why = fmt.Sprintf("%s is silent: nothing was heard of it since %s", name, minute(f.Heard))
 	case f.Late != 0 && at.Sub(f.Late) >= feedOldFor:
 		why = fmt.Sprintf("%s lags: most of what it says is more than %.0f minutes old", name, feedOld.Minutes())

@@ -57,6 +57,7 @@ type correlator struct {
 	emit     func(incident.Event)
 	cases    map[caseKey]*incidentCase
 	absorbed []*incidentCase // of this tick, by re-originations
+	unmuteAt ingest.Time     // when the first mute ends that silences an incident; 0: none does
 	sequence uint64
 	blind    map[string]string // why, by collector
 }
@@ -67,16 +68,7 @@ func newCorrelator(c Configuration, peers *peerSet, fullFeed func() map[peerID]b
 
 // need is how many distinct peer ASNs must agree.
 func (c *correlator) need() int {
-	heard := map[uint32]bool{}
-	for i := range c.peers.list {
-		if c.peers.list[i].up {
-			heard[c.peers.list[i].ASN] = true
-		}
-		if len(heard) >= c.config.MinPeers {
-			return c.config.MinPeers
-		}
-	}
-	return max(1, len(heard))
+	return c.peers.heard(c.config.MinPeers)
 }
 
 // apply takes the changes of one tick, those of one prefix in the order in which they happened.
@@ -131,7 +123,7 @@ func (ic *incidentCase) active(need int) bool {
 		return true
 	}
 	for _, f := range ic.findings {
-		if f.asns >= (need+1)/2 {
+		if f.asns >= (f.needs(need)+1)/2 {
 			return true
 		}
 	}
@@ -182,13 +174,14 @@ func (c *correlator) severityNow(ic *incidentCase) incident.Severity {
 
 // rank is the severity of a case as it stands.
 func (c *correlator) rank(ic *incidentCase, confidence float64) incident.Severity {
+	s := severity(ic.key.kind, len(ic.findings), confidence, c.share(ic))
 	switch ic.key.kind {
 	case incident.VisibilityLoss:
-		return ic.lossSeverity()
+		s = ic.lossSeverity()
 	case incident.FeedBlind: // nothing is wrong with routing, but nobody would know
-		return incident.Medium
+		s = incident.Medium
 	}
-	return severity(ic.key.kind, len(ic.findings), confidence, c.share(ic))
+	return severe(s, ic.key.kind, ic.watches())
 }
 
 func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
@@ -208,6 +201,7 @@ func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
 
 func (c *correlator) send(ic *incidentCase, change incident.Change, inc incident.Incident, now ingest.Time) {
 	c.sequence++
+	change = c.muted(ic, change, &inc, now)
 	inc.Sequence = c.sequence
 	inc.UpdatedAt = now.Time()
 	ic.peak = max(ic.peak, inc.Severity.Rank())
@@ -299,7 +293,7 @@ func incidentID(k caseKey, started time.Time) string {
 func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	inc := incident.Incident{ID: ic.last.ID, Kind: ic.key.kind, Status: incident.Open, StartedAt: ic.last.StartedAt,
 		DetectedAt: ic.last.DetectedAt, Offenders: []uint32{}, Accomplices: []uint32{}, Victims: []uint32{},
-		Degraded: c.degraded(ic), PrefixCount: len(ic.findings)}
+		Degraded: c.degraded(ic), Watches: watchNames(ic.watches()), PrefixCount: len(ic.findings)}
 	if len(ic.findings) == 0 {
 		// Nothing is left to describe: what it was at its last report, seen by nobody.
 		inc = ic.last
@@ -459,7 +453,9 @@ func (c *correlator) share(ic *incidentCase) float64 {
 // severity ranks an incident by kind, spread and certainty: an attack seen by half of the full
 // feeds is critical, one seen by less than a twentieth is medium, and so is a re-origination, whose traffic
 // goes astray as surely. A leak must also be large; one of more-specifics of one's own is low, and high at the
-// most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium.
+// most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium. That a watched network has a new
+// neighbour or prefix is low, and medium where half of the full feeds see it; a path against its policy is medium,
+// and high then. Watches have the last word, see [severe].
 func severity(k incident.Kind, prefixes int, confidence, share float64) incident.Severity {
 	rank := 0
 	switch k {
@@ -488,6 +484,14 @@ func severity(k incident.Kind, prefixes int, confidence, share float64) incident
 		}
 	case incident.Prepend, incident.TypoASN, incident.TypoPrefix, incident.RPKIInvalid:
 		rank = incident.Low.Rank()
+		if share >= 0.5 {
+			rank++
+		}
+	case incident.NewNeighbour, incident.NewPrefix, incident.PathPolicy:
+		rank = incident.Low.Rank()
+		if k == incident.PathPolicy {
+			rank++
+		}
 		if share >= 0.5 {
 			rank++
 		}

@@ -105,8 +105,9 @@ type Engine struct {
 	inferred *topology.Relationships // nil before the first inference
 	lastVRPs *rpki.Set               // the last there were, also when they have expired
 
-	watching  bool // the history's clock goes on: something was heard
-	remembers bool // the history of an earlier run was loaded
+	planned   ingest.Time // up to when ends of plans were looked at
+	watching  bool        // the history's clock goes on: something was heard
+	remembers bool        // the history of an earlier run was loaded
 
 	witnesses witnesses // as of the last look
 
@@ -131,12 +132,14 @@ func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
 		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
 	e.given, e.infers = k, k.Relationships == nil
 	k.Relationships = e.relationships()
+	k.watched = compileWatches(k.Watches, k.IRR, k.WatchSets)
 	e.known = &k
 	e.cases = newCorrelator(c, e.peers, e.fullFeed, emit)
 	for i := range c.Shards {
 		s := &shard{number: i, of: c.Shards, know: e.known, links: e.links, bursts: e.bursts, peers: e.peers, learning: true, settle: c.Settle, absence: c.Absence,
-			nextGC: compactAt, suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}, losses: map[uint32]*loss{}, witnesses: &e.witnesses}
+			suspects: map[uint32][]finding{}, turned: map[uint32][]turn{}, losses: map[uint32]*loss{}, witnesses: &e.witnesses}
 		s.table = newTable(newPathTree(k.Relationships, k.VRPs.Attestations(), e.links), e.history)
+		s.table.watched, s.table.paths.watched = k.watched, k.watched
 		e.shards = append(e.shards, s)
 	}
 	return e
@@ -298,6 +301,7 @@ func (e *Engine) tick() {
 	e.cases.full = nil
 	e.peers.countActive()
 	e.watch(e.clock, e.peers.active)
+	e.endPlans()
 	need := e.cases.need()
 	e.judge(need)
 	if e.beginBursts() {
@@ -307,6 +311,7 @@ func (e *Engine) tick() {
 		}
 	}
 	e.correlate()
+	e.cases.unmute(e.clock)
 	e.bursts.end(e.cases.cases, e.clock)
 }
 
@@ -476,7 +481,7 @@ func (e *Engine) Stats() Stats {
 	st := Stats{Peers: len(e.peers.list), Refused: e.refused}
 	for _, s := range e.shards {
 		st.Routes += s.table.routes
-		st.Paths += len(s.table.paths.nodes) - rootCount
+		st.Paths += s.table.paths.size()
 		st.Refused += s.table.refused
 		st.Prefixes += s.table.announced
 	}

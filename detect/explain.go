@@ -29,7 +29,8 @@ type Explanation struct {
 	Relationships []PathLink          `json:"relationships"`
 	History       History             `json:"history"`
 	Leak          *Leak               `json:"leak"`
-	Kind          *incident.Kind      `json:"kind"` // nil when nothing is wrong
+	Watches       []string            `json:"watches"` // that have something to do with the prefix or an AS of the path
+	Kind          *incident.Kind      `json:"kind"`    // nil when nothing is wrong
 	Confidence    float64             `json:"confidence"`
 	Evidence      []incident.Evidence `json:"evidence"`
 	Explanation   string              `json:"explanation"`
@@ -232,7 +233,8 @@ func (e *Engine) Explain(p netip.Prefix, path bgp.ASPath) Explanation {
 func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	oldNow, oldNeed, oldActive, known := s.now, s.need, s.peers.active, len(s.peers.list)
 	s.peers.countActive()
-	nodes, pairs := len(s.table.paths.nodes), s.table.history.Len()
+	nodes, pairs, free := len(s.table.paths.nodes), s.table.history.Len(), s.table.paths.free
+	s.table.paths.free = 0 // what is added stands at the end
 	ids := make([]peerID, peers)
 	for i := range ids {
 		ids[i] = peerID(known + i)
@@ -241,6 +243,7 @@ func (s *shard) suppose(now ingest.Time, peers int, f func([]peerID)) {
 	s.now, s.need = now, peers
 	f(ids)
 	s.table.paths.cut(nodes)
+	s.table.paths.free = free
 	s.table.history.Cut(pairs)
 	s.peers.list = s.peers.list[:known]
 	s.now, s.need, s.peers.active = oldNow, oldNeed, oldActive
@@ -256,7 +259,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	for c := range s.table.covering(p) {
 		x.History.Covering = append(x.History.Covering, c.prefix)
 	}
-	en := entry{prefix: p}
+	en := entry{prefix: p, watched: s.know.watched.covers(p)}
 	if id, ok := s.table.lookup(p); ok {
 		known := s.table.entry(id)
 		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(known))...)
@@ -264,6 +267,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	}
 	node := s.table.paths.intern(path, false)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
+	x.Watches = watchNames(s.know.watched.of(p, &verdict{also: x.ASPath}))
 	x.Relationships = s.pathLinks(p, node)
 	if node < rootCount {
 		x.Explanation = "The path is empty: a route inside one network, of which the Internet knows nothing."
@@ -272,8 +276,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	if n := s.table.paths.nodes[node]; n.leak != 0 {
 		from, leaker, to := s.table.paths.triple(node)
 		rels := s.know.Relationships
-		x.Leak = &Leak{int(n.leakAs), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
-		if n.leakAs == 0 {
+		x.Leak = &Leak{n.leak.rfc7908(), leaker, from, to, rels.Source(min(rels.Link(from, leaker).Basis, rels.Link(to, leaker).Basis))}
+		if n.leak == leakASPA {
 			x.Leak.Basis = s.know.VRPs.Source()
 		}
 	}
@@ -297,6 +301,8 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 	v := s.judgeGroup(&en, &g)
 	if leak := s.explainLeak(&en, rs, v); leak != nil {
 		v = leak
+	} else if path := s.explainPaths(&en, rs, v); path != nil {
+		v = path
 	}
 	x.tell(v)
 	return x

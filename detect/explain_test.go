@@ -50,7 +50,7 @@ func rest(e *Engine) []any {
 	r := []any{len(e.peers.list), len(e.peers.index), e.peers.last, e.peers.lastID, e.peers.active, len(e.links.links), len(e.links.roles)}
 	for _, s := range e.shards {
 		r = append(r, s.now, s.need, len(s.dirty), len(s.learned), len(s.learnedValleys), len(s.suspects), s.table.size, taken(&s.table.index),
-			len(s.table.paths.nodes), taken(&s.table.paths.children), s.table.history.Len(), s.table.routes, s.table.announced, fmt.Sprint(s.table.perPeer))
+			len(s.table.paths.nodes), s.table.paths.free, s.table.paths.freed, s.table.paths.children.taken(), s.table.history.Len(), s.table.routes, s.table.announced, fmt.Sprint(s.table.perPeer))
 	}
 	return r
 }

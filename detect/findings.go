@@ -18,6 +18,7 @@ type findingSet struct {
 	findings  map[netip.Prefix]*finding
 	confirmed int            // findings that enough peer ASNs see
 	peerRefs  map[peerID]int // findings by peer
+	watchRefs map[*watch]int // findings by watch; nil where there are none
 
 	offenders, accomplices, victims tally
 	leaks                           tally // by RFC 7908 type
@@ -51,7 +52,8 @@ func (s *findingSet) add(f *finding, need int) {
 	for _, p := range f.peers {
 		s.peerRefs[p]++
 	}
-	if f.asns >= need {
+	s.refer(f, 1)
+	if f.enough(need) {
 		s.confirmed++
 	}
 	s.count(f.verdict, 1)
@@ -74,7 +76,8 @@ func (s *findingSet) remove(f *finding, need int) {
 			delete(s.peerRefs, p)
 		}
 	}
-	if f.asns >= need {
+	s.refer(f, -1)
+	if f.enough(need) {
 		s.confirmed--
 	}
 	s.count(f.verdict, -1)

@@ -220,14 +220,21 @@ func (s *shard) firstOutside(tail []uint32, cover *entry) int {
 	if cover == nil {
 		return 0
 	}
-	inside := map[uint32]bool{}
+	var inside uint64 // the places on the tail, of the first 64, that are passed
+	last := nodeID(0)
 	for _, r := range cover.routes {
+		if r.node == last {
+			continue
+		}
+		last = r.node
 		for id := r.node; id >= rootCount; id = s.table.paths.nodes[id].parent {
-			inside[s.table.paths.nodes[id].asn] = true
+			if i := slices.Index(tail, s.table.paths.nodes[id].asn); i >= 0 {
+				inside |= 1 << i
+			}
 		}
 	}
-	for i := 1; i < len(tail); i++ {
-		if !inside[tail[i]] {
+	for i := 1; i < min(len(tail), 64); i++ {
+		if inside&(1<<slices.Index(tail, tail[i])) == 0 {
 			return i
 		}
 	}

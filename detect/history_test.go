@@ -16,8 +16,8 @@ import (
 
 const day = 24 * time.Hour
 
-// past is an engine in the made-up world whose prefix is originated by somebody, and what it said.
-type past struct {
+// chronicle is an engine in the made-up world whose prefix is originated by somebody, and what it said.
+type chronicle struct {
 	*Engine
 	rows     []ingest.Update
 	incident map[string]incident.Incident
@@ -32,15 +32,15 @@ const (
 	pastPeer = 10
 )
 
-func newPast(k Knowledge, shards int) *past {
-	p := &past{rows: world(pastPeer, 20), incident: map[string]incident.Incident{}}
+func newPast(k Knowledge, shards int) *chronicle {
+	p := &chronicle{rows: world(pastPeer, 20), incident: map[string]incident.Incident{}}
 	c := DefaultConfiguration()
 	c.Shards = shards
 	p.Engine = New(c, k, func(ev incident.Event) { p.incident[ev.Incident.ID] = ev.Incident })
 	return p
 }
 
-func (p *past) baseline() *past {
+func (p *chronicle) baseline() *chronicle {
 	for i := range p.rows {
 		row := p.rows[i]
 		row.Kind = ingest.RIB
@@ -51,7 +51,7 @@ func (p *past) baseline() *past {
 }
 
 // at has the peers from to upTo announce the disputed prefix by origin, d after the start.
-func (p *past) at(d time.Duration, origin uint32, from, upTo int) {
+func (p *chronicle) at(d time.Duration, origin uint32, from, upTo int) {
 	for k := from; k < upTo; k++ {
 		peer := p.rows[20*k].Peer
 		u := announcement(peer, disputed, peer.ASN, 3356, origin)
@@ -65,13 +65,13 @@ func (p *past) at(d time.Duration, origin uint32, from, upTo int) {
 }
 
 // pass lets time go on, in steps of at most an hour.
-func (p *past) pass(to time.Duration) {
+func (p *chronicle) pass(to time.Duration) {
 	for t := ingest.TimeOf(start.Add(to)); p.clock < t; {
 		p.Advance(min(t, max(p.clock, ingest.TimeOf(start)).Add(time.Hour)))
 	}
 }
 
-func (p *past) facts(asn uint32) origins.Facts {
+func (p *chronicle) facts(asn uint32) origins.Facts {
 	s := p.shardOf(disputed)
 	p.flush()
 	id, _ := s.table.lookup(disputed)
@@ -81,7 +81,7 @@ func (p *past) facts(asn uint32) origins.Facts {
 	return origins.Facts{}
 }
 
-func (p *past) open() (n int) {
+func (p *chronicle) open() (n int) {
 	for _, inc := range p.incident {
 		if inc.Status == incident.Open {
 			n++

@@ -7,9 +7,12 @@ import (
 	"net/netip"
 )
 
-// idIndex finds ids by the hash of what they stand for, which it leaves to its owner to keep: 11 to 16 bytes an id,
+// idIndex finds ids by the hash of what they stand for, which it leaves to its owner to keep: 12 to 18 bytes an id,
 // where a map from prefixes takes 47 and more, and one cache line a look-up. It consists of parts, so that no
 // insertion waits for all of it to grow.
+//
+// Most of what is looked up is not there: all the prefixes that might cover another, or lie within it. That, one bit
+// of eight a slot tells, which are so few that they stay in the cache.
 type idIndex struct {
 	parts [256]indexPart // by the first octet of the hash
 }
@@ -19,6 +22,7 @@ type idIndex struct {
 type indexPart struct {
 	slots []indexSlot
 	used  int
+	there []uint8 // a bit for each hash that is there; as many octets as slots
 }
 
 // indexSlot holds one id and the end of its hash, by which nearly everything else can be told from it without a look
@@ -32,10 +36,19 @@ func (p *indexPart) place(hash uint32) int {
 	return int(uint64(hash) * uint64(len(p.slots)) >> 32)
 }
 
+// bit returns the place of a hash in there.
+func (p *indexPart) bit(hash uint32) (octet int, mask uint8) {
+	i := uint64(hash) * uint64(len(p.there)) >> 29
+	return int(i / 8), 1 << (i % 8)
+}
+
 // find returns the id with a hash for which same is true.
 func (x *idIndex) find(hash uint64, same func(id uint32) bool) (id uint32, ok bool) {
 	p := &x.parts[hash>>56]
 	if p.used == 0 {
+		return 0, false
+	}
+	if octet, mask := p.bit(uint32(hash)); p.there[octet]&mask == 0 {
 		return 0, false
 	}
 	for i := p.place(uint32(hash)); ; {
@@ -58,6 +71,7 @@ func (x *idIndex) add(hash uint64, id uint32) {
 	if p.used*4 >= len(p.slots)*3 {
 		old := p.slots
 		p.slots = make([]indexSlot, len(old)+len(old)/2+8)
+		p.there = make([]uint8, len(p.slots))
 		for _, s := range old {
 			if s.id != 0 {
 				p.put(s)
@@ -69,6 +83,8 @@ func (x *idIndex) add(hash uint64, id uint32) {
 }
 
 func (p *indexPart) put(s indexSlot) {
+	octet, mask := p.bit(s.hash)
+	p.there[octet] |= mask
 	i := p.place(s.hash)
 	for p.slots[i].id != 0 {
 		if i++; i == len(p.slots) {

@@ -44,10 +44,10 @@ func TestIndexForgets(t *testing.T) {
 	}
 }
 
-// octets is what the slots take.
+// octets is what the slots take, with the bits of what is there.
 func (x *idIndex) octets() (n int64) {
 	for i := range x.parts {
-		n += 8 * int64(len(x.parts[i].slots))
+		n += 9 * int64(len(x.parts[i].slots))
 	}
 	return n
 }

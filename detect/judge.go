@@ -105,6 +105,7 @@ type verdict struct {
 	covering netip.Prefix
 	rpki     rpki.State
 	irr      irr.State
+	planned  bool // a plan speaks against it
 	ledger   ledger
 }
 
@@ -144,7 +145,7 @@ func manyVictims(k incident.Kind) bool {
 
 // judgeGroup judges the routes to e that share an origin. nil means that nothing is wrong.
 func (s *shard) judgeGroup(e *entry, g *group) *verdict {
-	v := s.judge(e, g)
+	v := s.judgeWatched(e, g, s.judge(e, g))
 	if v != nil {
 		v.irr = s.know.IRR.State(e.prefix, v.observed)
 	}
@@ -162,9 +163,13 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	if v := s.judgePrepend(e, g); v.raised() {
 		return v
 	}
-	cover, coverOrigins := s.cover(e)
 	usual := s.usualBefore(e, g.origin)
 	expected := usual
+	var cover *entry
+	var coverOrigins []*origins.Pair
+	if len(usual) == 0 || tooLong(e.prefix) {
+		cover, coverOrigins = s.cover(e)
+	}
 	if len(usual) == 0 {
 		expected = coverOrigins
 	}
@@ -523,43 +528,20 @@ func (s *shard) foreignSpecifics(c *entry) int {
 	if c.prefix.Addr().Is6() {
 		deepest = 48
 	}
-	budget := 512
-	for bits := c.prefix.Bits() + 1; bits <= deepest && budget > 0; bits++ {
-		for p := netip.PrefixFrom(c.prefix.Addr(), bits); c.prefix.Contains(p.Addr()) && budget > 0; budget-- {
-			if id, ok := s.table.lookup(p); ok {
-				s.table.history.Each(s.table.entry(id).origins, func(o *origins.Pair) bool {
-					co := s.table.origin(c, o.Origin())
-					foreign := o.MarkedUsual() && o.Routes() > 0 && (co == nil || !co.MarkedUsual())
-					if foreign {
-						n++
-					}
-					return !foreign
-				})
+	for e := range s.table.within(c.prefix, deepest, 512) {
+		s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+			foreign := false
+			if o.MarkedUsual() && o.Routes() > 0 {
+				co := s.table.origin(c, o.Origin())
+				foreign = co == nil || !co.MarkedUsual()
 			}
-			next, ok := nextPrefix(p)
-			if !ok {
-				break
+			if foreign {
+				n++
 			}
-			p = next
-		}
+			return !foreign
+		})
 	}
 	return n
-}
-
-// nextPrefix returns the prefix of the same length after p.
-func nextPrefix(p netip.Prefix) (netip.Prefix, bool) {
-	b := p.Addr().AsSlice()
-	i, bit := (p.Bits()-1)/8, byte(1)<<(7-(p.Bits()-1)%8)
-	for i >= 0 {
-		old := b[i]
-		b[i] += bit
-		if b[i] > old {
-			a, _ := netip.AddrFromSlice(b)
-			return netip.PrefixFrom(a, p.Bits()), true
-		}
-		i, bit = i-1, 1
-	}
-	return netip.Prefix{}, false
 }
 
 // weighROV adds the RPKI's answer.
@@ -625,15 +607,15 @@ const largeTransit = 250
 func (s *shard) judgeLeak(e *entry, rs []route) *verdict {
 	n := s.table.paths.nodes[rs[0].node]
 	from, leaker, to := s.table.paths.triple(rs[0].node)
-	v := &verdict{kind: incident.RouteLeak, rfc7908: int(n.leakAs), offender: leaker, next: to, victim: n.origin,
+	v := &verdict{kind: incident.RouteLeak, rfc7908: n.leak.rfc7908(), offender: leaker, next: to, victim: n.origin,
 		expected: []uint32{n.origin}, observed: n.origin, ledger: newLedger()}
 	v.rpki, v.irr = s.know.VRPs.State(e.prefix, n.origin, n.origin != 0), s.know.IRR.State(e.prefix, n.origin)
 	rels := s.know.Relationships
 	in, out := rels.Link(from, leaker), rels.Link(to, leaker)
 	source := rels.Source(min(in.Basis, out.Basis)) // the weaker
-	if n.leakAs != 0 {
+	if n.leak.rfc7908() != 0 {
 		v.ledger.add("rel.valley", valleyWeight(e.prefix, in, out), "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
-			leaker, in.Relation, from, out.Relation, to, n.leakAs)
+			leaker, in.Relation, from, out.Relation, to, n.leak.rfc7908())
 	}
 	s.weighASPA(v, rs)
 	s.weighNeverTransit(v, leaker)

@@ -3,10 +3,12 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -23,6 +25,10 @@ type Knowledge struct {
 	Delegations   *registry.Set
 	IRR           *irr.Database
 	RouteServers  []uint32 // ASNs of exchanges' route servers, which some leave in paths
+	Watches       WatchList
+	WatchSets     map[string][]uint32 // members of the as-sets of Watches, for where there is no IRR
+
+	watched *watched // the same, ready for look-up; made by the engine
 }
 
 // KnowledgeFiles names the files that hold Knowledge, and what of it the operator says himself. The service also takes an
@@ -38,6 +44,8 @@ type KnowledgeFiles struct {
 	IRR           IRRFiles          `yaml:"irr" doc:"What routing registries say."`
 	Declared      []Declaration     `yaml:"declared" doc:"How networks you know stand to each other, where that is better known to you than to as_rel or the table; it overrides both."`
 
+	Past past.Configuration `yaml:"past" doc:"What the service keeps of all these, so that a verdict of the past can be given again."`
+
 	Refresh refresh.Configuration `yaml:"refresh" doc:"How the service keeps all of these fresh: files are read again when they change, addresses asked again; what cannot be read never replaces what could."`
 }
 
@@ -51,12 +59,18 @@ func (f KnowledgeFiles) Validate() error {
 type IRRFiles struct {
 	Files   []string               `yaml:"files" doc:"Dumps of registries in RPSL, plain or gzip, paths or addresses; without any, what is registered is unavailable."`
 	Sources []string               `yaml:"sources" doc:"The registries from the most to the least trusted; those not named come last. Empty: the RIRs, then national and large ones, then those in which nobody checks anything."`
+	Whois   string                 `yaml:"whois" doc:"An IRRd server, host and port, that is asked for the members of the as-sets of watches, and by config init, where there are neither files nor mirrors; the registries are those of sources, or the server's own where that is empty."`
 	Mirrors []mirror.Configuration `yaml:"mirrors" doc:"Registries that the service follows by NRTM; what it has of one takes the place of what files say of it. None by default."`
 }
 
 // Validate reports mirrors that cannot work.
 func (f IRRFiles) Validate() error {
 	var errs []error
+	if f.Whois != "" {
+		if host, port, err := net.SplitHostPort(f.Whois); err != nil || host == "" || port == "" {
+			errs = append(errs, fmt.Errorf("whois: must be a host and a port, such as whois.example.net:43, is %q", f.Whois))
+		}
+	}
 	seen := map[string]bool{}
 	for i, m := range f.Mirrors {
 		source := strings.ToUpper(m.Source)
@@ -71,9 +85,9 @@ func (f IRRFiles) Validate() error {
 	return errors.Join(errs...)
 }
 
-// DefaultKnowledgeFiles names none.
+// DefaultKnowledgeFiles names none, and keeps what the service is given.
 func DefaultKnowledgeFiles() KnowledgeFiles {
-	return KnowledgeFiles{Refresh: refresh.DefaultConfiguration()}
+	return KnowledgeFiles{Past: past.DefaultConfiguration(), Refresh: refresh.DefaultConfiguration()}
 }
 
 // Check reports files that make no sense without others.
@@ -110,12 +124,18 @@ func (f KnowledgeFiles) Load() (Knowledge, error) {
 	}
 	errs = append(errs, f.Check())
 	read(func() (err error) { k.VRPs, err = rpki.ReadFile(f.VRPs, f.VRPs, f.SLURM...); return err }, f.VRPs)
-	read(func() (err error) { k.Relationships, err = topology.ReadFile(f.Relationships); return err }, f.Relationships)
-	read(func() (err error) { k.Organisations, err = topology.ReadOrganisations(f.Organisations); return err }, f.Organisations)
-	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated...); return err }, f.Delegated...)
-	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
+	read(func() (err error) {
+		k.Relationships, err = topology.ReadFile(f.Relationships, f.Relationships)
+		return err
+	}, f.Relationships)
+	read(func() (err error) {
+		k.Organisations, err = topology.ReadOrganisations(f.Organisations, f.Organisations)
+		return err
+	}, f.Organisations)
+	read(func() (err error) { k.Delegations, err = registry.ReadFiles(f.Delegated, f.Delegated); return err }, f.Delegated...)
+	read(func() (err error) { k.IRR, err = irr.ReadFiles(f.IRR.Files, f.IRR.Files, f.IRR.Sources); return err }, f.IRR.Files...)
 	read(func() error {
-		db, err := topology.ReadPeeringDB(f.PeeringDB)
+		db, err := topology.ReadPeeringDB(f.PeeringDB, f.PeeringDB)
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
 package detect
 
 import (
-	"math"
+	"iter"
 	"slices"
 
 	"github.com/routevigil/routevigil/detect/registry"
@@ -27,22 +27,21 @@ const (
 	flagNovel                           // something on the path was not in linkMemory when the node was made or last judged
 	flagBlackhole                       // the route is tagged BLACKHOLE
 	flagASPA                            // the path is ASPA Invalid, whoever receives it
+	flagWatched                         // a watch has something to say of it: who originates it, or who stands beside whom
+	flagFree                            // the node stands for nothing; its parent is the next such
 )
 
 // node is one AS of a path, linked towards the origin: every AS path is one node, and paths share
 // their tails. What detection asks of a path is worked out once, here, from the parent's answer.
-// 24 bytes.
+// 16 bytes, and 5 to 7 in the index.
 type node struct {
 	asn    uint32 // 0 stands for an AS_SET
 	parent nodeID
 	origin uint32 // 0 where the origin is NONE (RFC 6811)
-	leak   nodeID // the leaker's node of the first valley counted from the origin; 0 when there is none
 	flags  nodeFlags
 	learnt learntFrom // how asn came by the route
-	leakAs uint8      // RFC 7908 type of leak, 1 to 4; 0 when ASPA alone tells of it
-	hops   uint8      // ASes from the origin to here, prepends left out; no more than 255
-	up     uint8      // of these, how many can stand in a chain of customer and provider from the origin on (max_up)
-	down   uint8      // the last of these, counted from the origin, that denies the one before it as provider (J)
+	leak   leakType   // that of the first valley counted from the origin; see pathTree.leaker for where it is
+	ramp   ramp
 }
 
 // learntFrom is the relation of an AS to the neighbour that gave it the route.
@@ -55,27 +54,68 @@ const (
 	fromProvider
 )
 
-// pathTree interns AS paths as a tree that grows from the origins.
+// leakType says by what a path has a valley: 1 to 4 is a type of leak of RFC 7908.
+type leakType uint8
+
+const (
+	noLeak   leakType = 0
+	leakASPA leakType = 5 // ASPA alone tells of it
+)
+
+// rfc7908 is the type of leak, 1 to 4; 0 when there is none, or ASPA alone tells of it.
+func (l leakType) rfc7908() int {
+	if l == leakASPA {
+		return 0
+	}
+	return int(l)
+}
+
+// ramp is how a path stands to the way up from its origin, the longest chain in which no AS denies the next one as its
+// provider (max_up of draft-ietf-sidrops-aspa-verification-28).
+type ramp uint8
+
+const (
+	climbing ramp = iota // the whole path may be that chain
+	atTop                // it ended with the AS before
+	beyond               // it ended earlier: from here on only ways down are left
+)
+
+// maxNodes is how many nodes a tree may have; the index keeps no more bits of an id.
+const maxNodes = 1 << 28
+
+// pathTree interns AS paths as a tree that grows from the origins. Nodes that no route uses any more are found and used
+// again bit by bit, see cleaning.
 type pathTree struct {
 	nodes    []node
-	children idIndex
+	children nodeIndex
+	free     nodeID // the first of the free nodes; 0: there is none
+	freed    int    // how many those are
+	cleaning *cleaning
+	most     int // maxNodes
 	rels     *topology.Relationships
 	aspas    *rpki.Attestations
 	links    *linkMemory
+	watched  *watched
 }
 
 func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *linkMemory) *pathTree {
-	t := &pathTree{rels: rels, aspas: aspas, links: links}
+	t := &pathTree{rels: rels, aspas: aspas, links: links, most: maxNodes}
 	t.nodes = make([]node, rootCount)
 	t.nodes[rootBlackhole].flags = flagBlackhole
 	return t
 }
 
-// intern returns the node of a path, making those that are missing.
+// size is the number of nodes in use, roots not counted.
+func (t *pathTree) size() int { return len(t.nodes) - rootCount - t.freed }
+
+// intern returns the node of a path, making those that are missing; that of an empty path where there are too many.
 func (t *pathTree) intern(p bgp.ASPath, blackhole bool) nodeID {
 	id := rootPlain
 	if blackhole {
 		id = rootBlackhole
+	}
+	if t.size() > t.most-maxPathLength {
+		return id
 	}
 	for i := len(p) - 1; i >= 0; i-- {
 		switch s := p[i]; s.Type {
@@ -88,35 +128,72 @@ func (t *pathTree) intern(p bgp.ASPath, blackhole bool) nodeID {
 		}
 		// Confederation segments are internal to an AS (RFC 5065 §5) and leave no trace here.
 	}
+	if t.cleaning != nil {
+		t.cleaning.mark(t, id)
+	}
 	return id
 }
+
+// maxPathLength is more ASes than fit into any path attribute (RFC 4271 §4.3).
+const maxPathLength = 1 << 14
 
 func nodeHash(parent nodeID, asn uint32) uint64 { return hash(uint64(parent)<<32|uint64(asn), 0) }
 
 func (t *pathTree) child(parent nodeID, asn uint32) nodeID {
 	h := nodeHash(parent, asn)
-	if id, ok := t.children.find(h, func(id uint32) bool { return t.nodes[id].parent == parent && t.nodes[id].asn == asn }); ok {
-		return nodeID(id)
+	if id, ok := t.children.find(h, t.nodes, parent, asn); ok {
+		return id
 	}
-	id := nodeID(len(t.nodes))
-	t.nodes = append(t.nodes, t.grow(parent, asn))
-	t.children.add(h, uint32(id))
+	n, id := t.grow(parent, asn), t.free
+	if id != 0 {
+		t.free = t.nodes[id].parent
+		t.freed--
+		t.nodes[id] = n
+	} else {
+		id = nodeID(len(t.nodes))
+		if len(t.nodes) == cap(t.nodes) { // an eighth more, where append would take a quarter or double it
+			t.nodes = append(make([]node, 0, len(t.nodes)+len(t.nodes)/8+256), t.nodes...)
+		}
+		t.nodes = append(t.nodes, n)
+	}
+	t.children.add(h, id, t.nodes)
 	return id
 }
 
 // cut forgets the nodes from n on, the last that were made; nothing may refer to them.
 func (t *pathTree) cut(n int) {
-	for i, last := range t.nodes[n:] {
-		t.children.remove(nodeHash(last.parent, last.asn), uint32(n+i))
+	for i := len(t.nodes) - 1; i >= n; i-- {
+		t.children.remove(nodeID(i), t.nodes)
 	}
 	t.nodes = t.nodes[:n]
+}
+
+// fromRoots yields every node that stands for something, a parent before its children.
+func (t *pathTree) fromRoots() iter.Seq[nodeID] {
+	return func(yield func(nodeID) bool) {
+		done := newNodeSet(t)
+		var up []nodeID
+		for i := rootCount; i < len(t.nodes); i++ {
+			if t.nodes[i].flags&flagFree != 0 {
+				continue
+			}
+			for id := nodeID(i); id >= rootCount && !done.contains(int(id)); id = t.nodes[id].parent {
+				done.add(id)
+				up = append(up, id)
+			}
+			for ; len(up) > 0; up = up[:len(up)-1] {
+				if !yield(up[len(up)-1]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // grow derives the node of asn upon parent.
 func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	p := &t.nodes[parent]
-	n := node{asn: asn, parent: parent, origin: p.origin, leak: p.leak, leakAs: p.leakAs, flags: p.flags,
-		hops: p.hops, up: p.up, down: p.down}
+	n := node{asn: asn, parent: parent, origin: p.origin, leak: p.leak, flags: p.flags, ramp: p.ramp}
 	if asn == 0 {
 		n.flags |= flagSet
 	} else if registry.ReservedASN(asn) {
@@ -125,15 +202,20 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	switch {
 	case parent < rootCount:
 		n.origin = asn
-		n.hops, n.up = 1, 1
+		if t.watched.owns(asn) {
+			n.flags |= flagWatched
+		}
 	case p.asn == asn: // a prepend
 		n.learnt = p.learnt
 	case asn != 0 && p.asn != 0:
 		if t.links.novel(link{asn, p.asn, p.parent >= rootCount}) {
 			n.flags |= flagNovel
 		}
-		t.checkASPA(&n, parent)
-		t.checkValley(&n, parent)
+		if t.watched.unknownNeighbour(p.asn, asn) != nil {
+			n.flags |= flagWatched
+		}
+		t.checkASPA(&n, p)
+		t.checkValley(&n, p)
 	}
 	return n
 }
@@ -141,25 +223,20 @@ func (t *pathTree) grow(parent nodeID, asn uint32) node {
 // checkASPA carries the downstream algorithm of draft-ietf-sidrops-aspa-verification-28 one AS
 // further: a path is Invalid whoever receives it when the way up from the origin ends before the
 // last place where no way down can begin. The AS before that place passed it on.
-func (t *pathTree) checkASPA(n *node, parent nodeID) {
-	p := &t.nodes[parent]
-	if n.flags&flagSet != 0 || p.hops == math.MaxUint8 {
-		return // a set is Invalid by rule, not by proof; longer than 255 is no path in earnest
+func (t *pathTree) checkASPA(n, p *node) {
+	if t.aspas == nil || n.flags&flagSet != 0 {
+		return // a set is Invalid by rule, not by proof
 	}
-	n.hops++
-	if t.aspas == nil {
-		return
+	switch {
+	case p.ramp != climbing:
+		n.ramp = beyond
+	case t.aspas.Authorized(p.asn, n.asn) == rpki.NotProviderPlus:
+		n.ramp = atTop
 	}
-	if p.up == p.hops && t.aspas.Authorized(p.asn, n.asn) != rpki.NotProviderPlus {
-		n.up = n.hops
-	}
-	if t.aspas.Authorized(n.asn, p.asn) == rpki.NotProviderPlus {
-		n.down = n.hops
-	}
-	if n.down > n.up+1 {
+	if n.ramp == beyond && t.aspas.Authorized(n.asn, p.asn) == rpki.NotProviderPlus {
 		n.flags |= flagASPA
-		if n.leak == 0 {
-			n.leak = parent
+		if n.leak == noLeak {
+			n.leak = leakASPA
 		}
 	}
 }
@@ -170,8 +247,7 @@ const sureEnough = 0.9
 
 // checkValley works out how n's AS learned the route from its parent, and whether the parent leaked
 // it (RFC 7908): what came from a provider or a peer may go on to customers only.
-func (t *pathTree) checkValley(n *node, parent nodeID) {
-	p := &t.nodes[parent]
+func (t *pathTree) checkValley(n, p *node) {
 	var rel topology.Relation
 	if l := t.rels.Link(p.asn, n.asn); max(l.V4, l.V6) >= sureEnough {
 		rel = l.Relation
@@ -186,7 +262,7 @@ func (t *pathTree) checkValley(n *node, parent nodeID) {
 	case topology.Sibling:
 		n.learnt = p.learnt
 	}
-	if n.leakAs != 0 || n.leak != 0 && n.leak != parent {
+	if p.leak != noLeak {
 		return // an earlier one counts
 	}
 	type step struct {
@@ -195,17 +271,14 @@ func (t *pathTree) checkValley(n *node, parent nodeID) {
 	}
 	switch (step{p.learnt, rel}) {
 	case step{fromProvider, topology.Customer}:
-		n.leakAs = 1
+		n.leak = 1
 	case step{fromPeer, topology.Peer}:
-		n.leakAs = 2
+		n.leak = 2
 	case step{fromProvider, topology.Peer}:
-		n.leakAs = 3
+		n.leak = 3
 	case step{fromPeer, topology.Customer}:
-		n.leakAs = 4
-	default:
-		return
+		n.leak = 4
 	}
-	n.leak = parent
 }
 
 // tail appends to dst the ASes of a path from the origin on, without prepends; an AS_SET is 0.
@@ -261,10 +334,18 @@ func (t *pathTree) repeatsBesideOrigin(id nodeID) int {
 	return n
 }
 
+// leaker returns the node of the AS that leaked on a path with a valley.
+func (t *pathTree) leaker(id nodeID) nodeID {
+	for t.nodes[t.nodes[id].parent].leak != noLeak {
+		id = t.nodes[id].parent
+	}
+	return t.nodes[id].parent
+}
+
 // triple returns the three ASes of the valley on a path, origin side first: whose route it was, who
 // leaked it, and who accepted it.
 func (t *pathTree) triple(id nodeID) (from, leaker, to uint32) {
-	leak := t.nodes[id].leak
+	leak := t.leaker(id)
 	leaker = t.nodes[leak].asn
 	for p := leak; p >= rootCount; p = t.nodes[p].parent {
 		if from = t.nodes[p].asn; from != leaker {
@@ -278,37 +359,4 @@ func (t *pathTree) triple(id nodeID) (from, leaker, to uint32) {
 		}
 	}
 	return from, leaker, to
-}
-
-// compact drops every node that no root in keep reaches and returns the new id of each old one.
-func (t *pathTree) compact(keep func(mark func(nodeID))) []nodeID {
-	live := make([]bool, len(t.nodes))
-	keep(func(id nodeID) {
-		for ; !live[id] && id >= rootCount; id = t.nodes[id].parent {
-			live[id] = true
-		}
-	})
-	// The leaker's node is an ancestor, and parents stand before their children: one pass renumbers all.
-	renumber := make([]nodeID, len(t.nodes))
-	next := t.nodes[:rootCount]
-	var children idIndex
-	for i := range renumber {
-		old := nodeID(i)
-		if old < rootCount {
-			renumber[old] = old
-			continue
-		}
-		if !live[old] {
-			continue
-		}
-		n := t.nodes[old]
-		n.parent, n.leak = renumber[n.parent], renumber[n.leak]
-		id := nodeID(len(next))
-		next = append(next, n)
-		renumber[old] = id
-		children.add(nodeHash(n.parent, n.asn), uint32(id))
-	}
-	t.nodes = next
-	t.children = children
-	return renumber
 }

@@ -42,11 +42,11 @@ func TestPathsAgreeWithTheRules(t *testing.T) {
 			t.Fatalf("%v: ASPA Invalid %v, want %v", wire, got, invalid)
 		}
 		kind, leaker := firstValley(rels, wire)
-		if kind != 0 && !invalid && (int(n.leakAs) != kind || tree.nodes[n.leak].asn != leaker) {
-			t.Fatalf("%v: type %d by AS%d, want %d by AS%d", wire, n.leakAs, tree.nodes[n.leak].asn, kind, leaker)
+		if kind != 0 && !invalid && (n.leak.rfc7908() != kind || tree.nodes[tree.leaker(id)].asn != leaker) {
+			t.Fatalf("%v: type %d by AS%d, want %d by AS%d", wire, n.leak.rfc7908(), tree.nodes[tree.leaker(id)].asn, kind, leaker)
 		}
 		if kind == 0 && !invalid && n.leak != 0 {
-			t.Fatalf("%v: a leak by AS%d, want none", wire, tree.nodes[n.leak].asn)
+			t.Fatalf("%v: a leak by AS%d, want none", wire, tree.nodes[tree.leaker(id)].asn)
 		}
 		if got := tree.wire(id); !slices.Equal(got, wire) {
 			t.Fatalf("%v came back as %v", wire, got)
@@ -128,11 +128,11 @@ func BenchmarkASPAOfANewNode(b *testing.B) {
 		aspas.Add(i, []uint32{i + 1, i + 2, i + 3})
 	}
 	t := newPathTree(nil, rpki.NewSet(rpki.Data{ASPAs: aspas}, "test").Attestations(), newLinkMemory())
-	t.nodes = append(t.nodes, node{origin: 1, hops: 1, up: 1})
+	t.nodes = append(t.nodes, node{origin: 1})
 	b.ReportAllocs()
 	for i := uint32(0); b.Loop(); i++ {
 		t.nodes[rootCount].asn = i * 7919 % 100_000
-		n := node{asn: i * 104_729 % 100_000, hops: 1, up: 1}
-		t.checkASPA(&n, rootCount)
+		n := node{asn: i * 104_729 % 100_000}
+		t.checkASPA(&n, &t.nodes[rootCount])
 	}
 }

@@ -91,3 +91,17 @@ func (s *peerSet) countASNs(ids []peerID) int {
 	}
 	return len(asns)
 }
+
+// heard counts the distinct ASNs whose sessions are up, at least 1 and at most enough.
+func (s *peerSet) heard(enough int) int {
+	asns := map[uint32]bool{}
+	for i := range s.list {
+		if s.list[i].up {
+			asns[s.list[i].ASN] = true
+		}
+		if len(asns) >= enough {
+			return enough
+		}
+	}
+	return max(1, len(asns))
+}

@@ -140,8 +140,9 @@ func (e *Engine) relate() {
 	e.parallel(func(s *shard) {
 		paths := s.table.paths
 		paths.rels, paths.aspas = e.known.Relationships, e.lastVRPs.Attestations() // what has expired takes nothing back
-		for i := rootCount; i < len(paths.nodes); i++ {
-			paths.nodes[i] = paths.grow(paths.nodes[i].parent, paths.nodes[i].asn)
+		s.table.endCleaning()
+		for id := range paths.fromRoots() {
+			paths.nodes[id] = paths.grow(paths.nodes[id].parent, paths.nodes[id].asn)
 		}
 		paths.aspas = e.known.VRPs.Attestations()
 		v4, v6 := s.unsuspected()

@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"reflect"
+
 	"github.com/routevigil/routevigil/detect/origins"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/ingest"
@@ -21,6 +23,8 @@ func (e *Engine) Replace(k Knowledge) {
 	e.given, e.infers = k, k.Relationships == nil
 	*e.known = k
 	e.known.Relationships = e.relationships()
+	e.known.watched = compileWatches(k.Watches, k.IRR, k.WatchSets)
+	rewatched := !reflect.DeepEqual(k.Watches, before.Watches)
 	if k.Relationships != before.Relationships || k.Declared != before.Declared {
 		e.relate()
 	}
@@ -31,14 +35,21 @@ func (e *Engine) Replace(k Knowledge) {
 		r.concerned, r.aspas = changedSpace(e.lastVRPs, k.VRPs)
 		e.lastVRPs = k.VRPs
 	}
+	if rewatched {
+		e.planned = 0
+	}
 	need := e.cases.need()
 	e.parallel(func(s *shard) {
 		s.table.paths.aspas = k.VRPs.Attestations()
+		s.table.watched, s.table.paths.watched = e.known.watched, e.known.watched
 		var changed []bool
-		if r.aspas || r.blind {
+		if r.aspas || r.blind || rewatched {
 			changed = s.regrow()
 		}
 		s.now, s.need = e.clock, need
+		if rewatched {
+			s.rewatch()
+		}
 		s.reconsider(r, changed)
 	})
 	e.shareLearned()
@@ -76,18 +87,20 @@ func changedSpace(before, now *rpki.Set) (concerned *rpki.Set, aspas bool) {
 // link is usual are usual from now on.
 func (s *shard) regrow() []bool {
 	t := s.table.paths
+	s.table.endCleaning()
 	changed := make([]bool, len(t.nodes))
-	for i := rootCount; i < len(t.nodes); i++ { // a parent stands before its children
+	for i := range t.fromRoots() {
 		old := t.nodes[i]
 		n := t.grow(old.parent, old.asn)
 		n.flags = n.flags&^flagNovel | old.flags&flagNovel // novelty is a matter of when it was judged
 		t.nodes[i] = n
-		if n.flags == old.flags && n.leak == old.leak && n.leakAs == old.leakAs {
+		// Where the leak is has changed with a node before, if at all.
+		if n.flags == old.flags && n.leak == old.leak && (n.leak == noLeak || !changed[n.parent]) {
 			continue
 		}
 		changed[i] = true
 		if n.leak != 0 && old.leak == 0 && n.flags&flagNovel == 0 {
-			from, leaker, to := t.triple(nodeID(i))
+			from, leaker, to := t.triple(i)
 			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
 		}
 	}

@@ -54,9 +54,11 @@ func knowledgeOf(sc *scenario.Scenario) Knowledge {
 	return k
 }
 
-func play(sc *scenario.Scenario, c Configuration) outcome {
+func play(sc *scenario.Scenario, c Configuration) outcome { return playKnowing(sc, c, knowledgeOf(sc)) }
+
+func playKnowing(sc *scenario.Scenario, c Configuration, k Knowledge) outcome {
 	var o outcome
-	e := New(c, knowledgeOf(sc), func(ev incident.Event) { o.events = append(o.events, ev) })
+	e := New(c, k, func(ev incident.Event) { o.events = append(o.events, ev) })
 	for _, u := range sc.RIB() {
 		e.Apply(&u)
 	}

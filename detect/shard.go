@@ -27,7 +27,6 @@ type shard struct {
 	bursts     *specifics  // shared; written at ticks only, by the engine
 	peers      *peerSet    // shared; written before shards run
 	learning   bool
-	nextGC     int
 	warmSince  ingest.Time // when the baseline was complete
 	partial    bool        // the baseline was not a table dump
 
@@ -66,6 +65,8 @@ type finding struct {
 	verdict *verdict
 	peers   []peerID // sorted
 	asns    int      // distinct peer ASNs among them
+	watches []*watch // that it concerns
+	need    int      // peer ASNs that must agree; 0: as many as for everything
 	paths   [][]uint32
 	usual   [][]uint32
 	alike   *alike // of its case; the correlator's
@@ -133,7 +134,9 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 			continue
 		}
 		if !interned {
+			before := s.table.paths.size()
 			path, interned = s.table.paths.intern(u.Attrs.ASPath, isBlackhole(&u.Attrs)), true
+			s.table.clean(cleanStep * (s.table.paths.size() - before))
 		}
 		s.announce(peer, n, path, u)
 	}
@@ -162,7 +165,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 	switch {
 	case s.learning || u.Kind == ingest.RIB:
 		s.learnLinks(path)
-	case e.suspect || !s.harmless(o, path):
+	case e.suspect || e.watched || !s.harmless(o, path):
 		s.markDirty(e, id, u.Time)
 		return
 	}
@@ -210,10 +213,7 @@ func (s *shard) judgeDirty() {
 		e.suspect = e.suspect || len(s.turned[d.id]) > 0
 	}
 	s.dirty = s.dirty[:0]
-	if n := len(s.table.paths.nodes); n >= s.nextGC {
-		s.table.compactPaths()
-		s.nextGC = max(compactAt, 2*len(s.table.paths.nodes))
-	}
+	s.table.beginCleaning()
 }
 
 // replaceFindings records what is wrong with e now and what changed.
@@ -257,6 +257,15 @@ func (s *shard) groups(e *entry) []group {
 		route
 		origin, suspect, beneath uint32
 	}
+	if len(e.routes) > 0 {
+		origin := s.table.paths.nodes[e.routes[0].node].origin
+		if !slices.ContainsFunc(e.routes, func(r route) bool {
+			suspect, _ := s.newLink(r.node)
+			return suspect != 0 || s.table.paths.nodes[r.node].origin != origin
+		}) {
+			return []group{{origin: origin, routes: e.routes, tail: s.commonTail(e.routes)}} // as nearly always
+		}
+	}
 	ks := make([]routeKey, len(e.routes))
 	for i, r := range e.routes {
 		k := routeKey{route: r, origin: s.table.paths.nodes[r.node].origin}
@@ -281,8 +290,9 @@ func (s *shard) groups(e *entry) []group {
 
 // commonTail is what the paths of some routes share, origin first, prepends left out.
 func (s *shard) commonTail(rs []route) []uint32 {
-	tail := s.table.paths.tail(nil, rs[0].node)
-	var path []uint32
+	tail := s.table.paths.tail(make([]uint32, 0, 8), rs[0].node)
+	var scratch [16]uint32
+	path := scratch[:0]
 	for i := 1; i < len(rs); i++ {
 		if rs[i].node == rs[i-1].node {
 			continue
@@ -314,7 +324,9 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 		s.noteSpecific(e, &g, v)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
-			s.learn(e, &g, s.judgeLeaks(e, g.routes, s.leaked, add))
+			if rest := s.judgeLeaks(e, g.routes, s.leaked, add); !v.awaited() {
+				s.learn(e, &g, s.judgePaths(e, rest, add))
+			}
 		case v.raised() && v.yieldsToLeak():
 			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, add); len(rest) > 0 {
 				add(v, rest)
@@ -329,7 +341,7 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 // leaked reports any valley on a path, byRelationships one that the relationships prove: ASPA tells
 // that a path is wrong, but not whether it was leaked or forged.
 func (s *shard) leaked(n *node) bool          { return n.leak != 0 }
-func (s *shard) byRelationships(n *node) bool { return n.leakAs != 0 }
+func (s *shard) byRelationships(n *node) bool { return n.leak.rfc7908() != 0 }
 
 // judgeLeaks judges the valleys among the routes of a group, as far as counts says that they are
 // valleys, and returns the other routes.
@@ -437,6 +449,7 @@ func (s *shard) finding(e *entry, d dirtyEntry, v *verdict, rs []route) finding 
 	slices.Sort(f.peers)
 	f.asns = s.peers.countASNs(f.peers)
 	f.usual = s.usualPaths(e, v)
+	f.watch(s.know.watched, s.peers)
 	v.cover = nil // an entry may move when the table grows
 	return f
 }

@@ -56,6 +56,7 @@ type snapshot struct {
 	History             origins.State
 	Watching            bool
 	Dirty               []dirtySnapshot
+	Planned             ingest.Time // up to when ends of plans were looked at
 	Findings            []findingSnapshot
 	Cases               []caseSnapshot
 	Specifics           []specificSnapshot
@@ -130,7 +131,7 @@ type caseSnapshot struct {
 func (e *Engine) Snapshot() ([]byte, error) {
 	e.flush()
 	s := snapshot{Version: snapshotVersion, Clock: e.clock, LearnTo: e.learnTo, Learn: e.learn, Dumped: e.dumped,
-		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence, History: e.history.State(), Watching: e.watching}
+		Warm: e.shards[0].warmSince, Sequence: e.cases.sequence, History: e.history.State(), Watching: e.watching, Planned: e.planned}
 	e.shareLearned()
 	for id, p := range e.peers.list {
 		addr, err := p.Addr.MarshalBinary()
@@ -192,14 +193,14 @@ func (m *linkMemory) save(s *snapshot) {
 }
 
 func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
-	firstNode, firstEntry := uint32(len(out.NodeASN)), uint32(len(out.Prefixes))
-	node := func(id nodeID) uint32 {
-		if id < rootCount {
-			return uint32(id)
-		}
-		return uint32(id) + firstNode
-	}
-	for _, n := range s.table.paths.nodes[rootCount:] {
+	firstEntry := uint32(len(out.Prefixes))
+	s.table.endCleaning()
+	place := make([]uint32, len(s.table.paths.nodes))
+	place[rootBlackhole] = uint32(rootBlackhole)
+	node := func(id nodeID) uint32 { return place[id] }
+	for id := range s.table.paths.fromRoots() {
+		n := &s.table.paths.nodes[id]
+		place[id] = rootCount + uint32(len(out.NodeASN))
 		out.NodeASN = append(out.NodeASN, n.asn)
 		out.NodeParent = append(out.NodeParent, node(n.parent))
 	}
@@ -259,7 +260,7 @@ func (e *Engine) Restore(state []byte) error {
 	if s.Version != snapshotVersion {
 		return fmt.Errorf("detector state: has format %d, this program reads %d", s.Version, snapshotVersion)
 	}
-	e.clock, e.learnTo, e.learn, e.dumped, e.watching = s.Clock, s.LearnTo, s.Learn, s.Dumped, s.Watching
+	e.clock, e.learnTo, e.learn, e.dumped, e.watching, e.planned = s.Clock, s.LearnTo, s.Learn, s.Dumped, s.Watching, s.Planned
 	if err := e.history.Restore(s.History); err != nil {
 		return fmt.Errorf("detector state: damaged: %w", err)
 	}
@@ -468,6 +469,9 @@ func (e *Engine) loadCases(s *snapshot, places []place) error {
 		if err := json.Unmarshal(cs.Last, &ic.last); err != nil {
 			return fmt.Errorf("detector state: damaged: incident: %w", err)
 		}
+		if ic.last.Muted != nil && ic.state != ended {
+			c.muteUntil(ingest.TimeOf(ic.last.Muted.Until))
+		}
 		c.cases[k] = ic
 	}
 	need := c.need()
@@ -514,6 +518,7 @@ func (e *Engine) loadFinding(s *findingSnapshot, at place, need int) error {
 	en := at.shard.table.entry(at.id)
 	f := finding{key: v.key(), prefix: en.prefix, since: s.Since, verdict: v, peers: s.Peers,
 		asns: e.peers.countASNs(s.Peers), paths: s.Paths, usual: s.Usual}
+	f.watch(e.known.watched, e.peers)
 	k := f.key
 	if s.Gathered {
 		k = caseKey{incident.ReoriginationLeak, k.offender, 0}

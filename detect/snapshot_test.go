@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -99,9 +100,9 @@ func allScenarios(t *testing.T) []*scenario.Scenario {
 
 var cmpTime = cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
 
-// TestCompactionChangesNothing drops unused path nodes at every tick.
-func TestCompactionChangesNothing(t *testing.T) {
-	dropped := 0
+// TestCleaningChangesNothing looks for unused path nodes all the time, a few steps at each update.
+func TestCleaningChangesNothing(t *testing.T) {
+	dropped, steps := 0, rand.New(rand.NewPCG(1, 2))
 	for _, sc := range allScenarios(t) {
 		t.Run(sc.Name, func(t *testing.T) {
 			whole := play(sc, scenarioConfiguration())
@@ -113,14 +114,17 @@ func TestCompactionChangesNothing(t *testing.T) {
 			e.FinishBaseline()
 			for _, u := range sc.Updates() {
 				e.Apply(&u)
-				before := len(e.shards[0].table.paths.nodes)
-				e.shards[0].table.compactPaths()
-				dropped += before - len(e.shards[0].table.paths.nodes)
+				tab := e.shards[0].table
+				before := tab.paths.size()
+				tab.clean(steps.IntN(50))
+				dropped += before - tab.paths.size()
+				tab.nextClean = 0
+				tab.beginCleaning()
 			}
 			e.Advance(ingest.TimeOf(sc.Start.Add(sc.Duration())))
 			e.Finish()
 			if diff := cmp.Diff(whole.events, events, cmpTime, cmpPrefix); diff != "" {
-				t.Errorf("(-undisturbed +compacted):\n%s", diff)
+				t.Errorf("(-undisturbed +cleaned):\n%s", diff)
 			}
 		})
 	}

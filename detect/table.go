@@ -24,6 +24,7 @@ type entry struct {
 	prefix  netip.Prefix
 	routes  []route     // sorted by peer
 	origins origins.Ref // all that ever were, in the order of first appearance
+	watched bool        // it is watched: every change asks for a judgement
 	dirty   int32       // 1 + its place on the list of entries to judge at the next tick; 0 when not there
 	full    uint16      // routes of peers with a full table, see visibility.go
 	usual   uint16      // how many of these are usual, of the peers that are up
@@ -47,12 +48,14 @@ const entryChunk = 1 << 10
 type table struct {
 	paths     *pathTree
 	history   *origins.History
+	watched   *watched
 	chunks    [][]entry
 	size      uint32 // entries
 	index     idIndex
 	lengths   [2][129]bool // of the prefixes, by length; of IPv4 and of IPv6
 	perPeer   []peerTable  // by peer
 	routes    int
+	nextClean int    // how many path nodes ask for the next cleaning
 	announced int    // entries that have a route
 	refused   uint64 // announcements dropped for MaxPrefixes
 }
@@ -64,7 +67,7 @@ type peerTable struct {
 }
 
 func newTable(paths *pathTree, clock *origins.Clock) *table {
-	return &table{paths: paths, history: origins.New(clock)}
+	return &table{paths: paths, history: origins.New(clock), nextClean: cleanAt}
 }
 
 func (t *table) entry(id uint32) *entry { return &t.chunks[id/entryChunk][id%entryChunk] }
@@ -102,7 +105,7 @@ func (t *table) entryFor(p netip.Prefix) (id uint32, ok bool) {
 		t.chunks = append(t.chunks, make([]entry, entryChunk))
 	}
 	t.size++
-	t.entry(id).prefix = p
+	t.entry(id).prefix, t.entry(id).watched = p, t.watched.covers(p)
 	t.index.add(h, id)
 	t.lengths[family(p.Addr())][p.Bits()] = true
 	return id, true
@@ -211,6 +214,36 @@ func (t *table) covering(p netip.Prefix) iter.Seq[*entry] {
 	}
 }
 
+// within yields the entries that c contains, without c itself, the shortest first and those of one length in order, down
+// to a length of no more than 64. It looks for no more than so many prefixes, be they there or not.
+func (t *table) within(c netip.Prefix, deepest, most int) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		is4, lengths := c.Addr().Is4(), &t.lengths[family(c.Addr())]
+		for n := c.Bits() + 1; n <= deepest && most > 0; n++ {
+			many := most
+			if d := n - c.Bits(); d < 31 {
+				many = min(most, 1<<d)
+			}
+			most -= many
+			if !lengths[n] {
+				continue
+			}
+			hi, _ := words(c.Addr())
+			for range many {
+				id, ok := t.index.find(hashPrefix(hi, 0, n, is4), func(id uint32) bool {
+					p := t.entry(id).prefix
+					first, _ := words(p.Addr())
+					return p.Bits() == n && first == hi && p.Addr().Is4() == is4
+				})
+				if ok && !yield(t.entry(id)) {
+					return
+				}
+				hi += 1 << (64 - n)
+			}
+		}
+	}
+}
+
 // dropPeers removes every route of the given peers.
 func (t *table) dropPeers(gone map[peerID]bool, now ingest.Time) (changed []uint32) {
 	for id, e := range t.all() {
@@ -233,23 +266,4 @@ func (t *table) dropPeers(gone map[peerID]bool, now ingest.Time) (changed []uint
 		}
 	}
 	return changed
-}
-
-// compactAt is the number of path nodes from which a clean-up may pay.
-const compactAt = 1 << 20
-
-// compactPaths drops path nodes that no route uses any more.
-func (t *table) compactPaths() {
-	renumber := t.paths.compact(func(mark func(nodeID)) {
-		for _, e := range t.all() {
-			for _, r := range e.routes {
-				mark(r.node)
-			}
-		}
-	})
-	for _, e := range t.all() {
-		for j := range e.routes {
-			e.routes[j].node = renumber[e.routes[j].node]
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -84,6 +85,48 @@ func BenchmarkCover(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		for range tab.covering(netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(100 + i%100), byte(i >> 8), byte(i), 0}), 24)) {
 			b.Fatal("covered")
+		}
+	}
+}
+
+// TestWithinFindsWhatIsThere holds the walk over the parts of a block against a look at every prefix of the table.
+func TestWithinFindsWhatIsThere(t *testing.T) {
+	tab := newTable(newPathTree(nil, nil, newLinkMemory()), origins.NewClock(time.Hour))
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 3000 {
+		a := netip.AddrFrom4([4]byte{10, byte(r.IntN(4)), byte(r.IntN(256)), 0})
+		if r.IntN(2) == 0 {
+			a = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(r.IntN(2)), byte(r.IntN(256))})
+		}
+		tab.entryFor(netip.PrefixFrom(a, 12+r.IntN(37)%(a.BitLen()/2)).Masked())
+	}
+	for _, c := range []struct {
+		block   string
+		deepest int
+		most    int
+	}{{"10.0.0.0/14", 24, 1 << 30}, {"10.1.0.0/16", 24, 512}, {"10.2.4.0/24", 24, 512}, {"2001:db8::/32", 48, 1 << 30}, {"2001:db8::/33", 48, 300}} {
+		block := netip.MustParsePrefix(c.block)
+		var want []netip.Prefix
+		for _, e := range tab.all() {
+			p := e.prefix
+			if p.Bits() <= block.Bits() || p.Bits() > c.deepest || !block.Overlaps(p) {
+				continue
+			}
+			// How many prefixes come before p: all of the shorter lengths, and those of its own at lower addresses.
+			before := 1<<(p.Bits()-block.Bits()) - 2
+			hi, _ := words(p.Addr())
+			first, _ := words(block.Addr())
+			if before += int((hi - first) >> (64 - p.Bits())); before < c.most {
+				want = append(want, p)
+			}
+		}
+		slices.SortFunc(want, func(a, b netip.Prefix) int { return cmp.Or(a.Bits()-b.Bits(), a.Addr().Compare(b.Addr())) })
+		var got []netip.Prefix
+		for e := range tab.within(block, c.deepest, c.most) {
+			got = append(got, e.prefix)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("within %s: %d prefixes, want %d", block, len(got), len(want))
 		}
 	}
 }

@@ -483,17 +483,21 @@ func (s *shard) weighReachable(v *verdict, e *entry, origin uint32) {
 	}
 }
 
+// upperHalf returns the second of the two halves of p, which is not a single address.
+func upperHalf(p netip.Prefix) netip.Prefix {
+	b := p.Addr().AsSlice()
+	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	a, _ := netip.AddrFromSlice(b)
+	return netip.PrefixFrom(a, p.Bits()+1)
+}
+
 // announced reports that most peers can reach all of p's addresses by more-specifics, down to so many lengths.
 func (s *shard) announced(p netip.Prefix, depth int) bool {
 	if depth == 0 || p.Bits() >= p.Addr().BitLen() {
 		return false
 	}
 	lower := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	upper, ok := nextPrefix(lower)
-	if !ok {
-		return false
-	}
-	for _, part := range [2]netip.Prefix{lower, upper} {
+	for _, part := range [2]netip.Prefix{lower, upperHalf(p)} {
 		id, known := s.table.lookup(part)
 		if known {
 			e := s.table.entry(id)

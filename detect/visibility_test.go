@@ -69,8 +69,8 @@ func mustLookup(t *testing.T, s *shard, p netip.Prefix) uint32 {
 	return id
 }
 
-// watched is an engine that has five peers' routes to one prefix, taken as normal from a table or from updates.
-func watched(dump bool, events *[]incident.Event) *Engine {
+// watching is an engine that has five peers' routes to one prefix, taken as normal from a table or from updates.
+func watching(dump bool, events *[]incident.Event) *Engine {
 	e := New(DefaultConfiguration(), Knowledge{}, func(ev incident.Event) { *events = append(*events, ev) })
 	for _, u := range world(5, 20) {
 		if dump {
@@ -95,7 +95,7 @@ func withdrawAll(e *Engine, at time.Time, p netip.Prefix) {
 // TestLossBecomesNormal withdraws a prefix for good: the incident is over when the settling time is.
 func TestLossBecomesNormal(t *testing.T) {
 	var events []incident.Event
-	e := watched(true, &events)
+	e := watching(true, &events)
 	withdrawAll(e, start.Add(time.Hour), prefixOf(3))
 	e.Advance(ingest.TimeOf(start.Add(7 * 24 * time.Hour)))
 	if n := len(events); n != 2 || events[0].Change != incident.Opened || events[1].Change != incident.SeverityChanged {
@@ -120,7 +120,7 @@ func TestLossBecomesNormal(t *testing.T) {
 // TestLossNeedsHistory withdraws a prefix that nobody has known for long.
 func TestLossNeedsHistory(t *testing.T) {
 	var events []incident.Event
-	e := watched(false, &events)
+	e := watching(false, &events)
 	withdrawAll(e, start.Add(time.Hour), prefixOf(3))
 	e.Advance(ingest.TimeOf(start.Add(26 * time.Hour)))
 	if len(events) > 0 {

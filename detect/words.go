@@ -58,6 +58,15 @@ func title(inc *incident.Incident) string {
 		return fmt.Sprintf("%s announces %s against the ROA of %s", off, what, victims)
 	case incident.ROAChange:
 		return fmt.Sprintf("A change of ROAs made %s of %s RPKI Invalid", what, victims)
+	case incident.NewNeighbour:
+		return fmt.Sprintf("%s passes on %s of %s, of which it is no declared neighbour", off, what, victims)
+	case incident.NewPrefix:
+		if covering != "" {
+			return fmt.Sprintf("%s announces %s, a longer part of %s than its watch allows", off, what, covering)
+		}
+		return fmt.Sprintf("%s announces %s, which its watch does not have", off, what)
+	case incident.PathPolicy:
+		return fmt.Sprintf("Paths to %s of %s by %s go where they must not", what, victims, off)
 	case incident.VisibilityLoss:
 		return fmt.Sprintf("%s of %s vanished from most networks", what, victims)
 	case incident.BlackholeLeak:
@@ -85,6 +94,9 @@ var whatItMeans = map[incident.Kind]string{
 		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
 	incident.FeedBlind:      "What this collector does not say must not be taken for something that is not there: verdicts that depend on it are marked as degraded, and no loss of visibility is told from it.",
 	incident.VisibilityLoss: "Where there is no route, traffic to these addresses is discarded. Whether the network itself, its providers or a filter took the routes away, the routes do not tell.",
+	incident.NewNeighbour:   "A network passes on these routes that the watch names neither as an upstream nor as a peer: a new contract that the watch does not know of yet, a leak, or a path that somebody made up.",
+	incident.NewPrefix:      "The watched network announces something that its watch does not have, or parts smaller than it allows: a change of its own that the watch does not know of yet, or a slip.",
+	incident.PathPolicy:     "Traffic to these addresses passes a network that it must not pass, or none of those that it must.",
 	incident.BlackholeLeak:  "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
 }
 

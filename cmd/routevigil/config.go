@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 )
@@ -34,13 +35,36 @@ type ConfigCmd struct {
 	Docs  ConfigDocsCmd  `cmd:"" help:"Print the reference of all settings as Markdown."`
 }
 
-// ConfigInitCmd writes the sample configuration.
+// ConfigInitCmd writes the sample configuration, with watches where networks are named.
 type ConfigInitCmd struct {
-	File  string `arg:"" optional:"" default:"routevigil.yaml" help:"What to write (default ${default})."`
-	Force bool   `help:"Overwrite an existing file."`
+	KnowledgeFlags
+	File         string   `arg:"" optional:"" default:"routevigil.yaml" help:"What to write (default ${default}); with --asn, - writes the watches alone to standard output."`
+	Force        bool     `help:"Overwrite an existing file."`
+	ASNs         []string `name:"asn" placeholder:"AS64500" help:"A network to be watched: what is known of it becomes a watch; repeatable."`
+	Whois        string   `placeholder:"HOST:PORT" help:"IRRd server to ask where no registry is given."`
+	WhoisSources []string `placeholder:"NAME" help:"Registries to ask there, the best first (default: those of the server)."`
+}
+
+// Help says what kong shows below the flags.
+func (ConfigInitCmd) Help() string {
+	return `With --asn a watch is written for each network, from what --vrps, --irr or --whois, --as-rel and --rib say of it, or the configuration that -c names
+and the history that its service has kept. What is proven, or what two sources say, becomes part of the watch; the rest stands beside it as a comment, and
+so does what each source says of each entry. Where they disagree is told on standard error as well.`
 }
 
 func (c ConfigInitCmd) Run(g *Globals) error {
+	content := config.Sample
+	if len(c.ASNs) > 0 {
+		watches, err := c.proposeWatches(g)
+		if err != nil {
+			return err
+		}
+		if c.File == "-" {
+			_, err := g.Stdout.Write([]byte(watches))
+			return err
+		}
+		content = slices.Concat(content, []byte("\n"), []byte(watches))
+	}
 	mode := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if c.Force {
 		mode = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
@@ -52,7 +76,7 @@ func (c ConfigInitCmd) Run(g *Globals) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(config.Sample)
+	_, err = f.Write(content)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}

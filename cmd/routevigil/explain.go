@@ -2,10 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"strings"
+	"time"
 
+	"github.com/routevigil/routevigil/cmd/routevigil/service"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -14,9 +18,24 @@ import (
 // ExplainCmd prints the verdict upon one route with its whole ledger, also when nothing is wrong.
 type ExplainCmd struct {
 	KnowledgeFlags
-	Prefix string `arg:"" help:"The prefix, such as 192.0.2.0/24."`
-	Path   string `arg:"" name:"as-path" help:"The AS path in quotes, collector's side first: \"3333 1299 64500\"."`
-	JSON   bool   `name:"json" help:"Print one JSON object."`
+	Prefix string  `arg:"" help:"The prefix, such as 192.0.2.0/24."`
+	Path   string  `arg:"" name:"as-path" help:"The AS path in quotes, collector's side first: \"3333 1299 64500\"."`
+	At     instant `name:"at" placeholder:"TIME" help:"As the service would have answered then, from what it has kept in its store: 2024-01-01T00:00Z. -c names its configuration; the service may be running."`
+	JSON   bool    `name:"json" help:"Print one JSON object."`
+}
+
+// Help says what kong shows below the flags.
+func (ExplainCmd) Help() string {
+	return `Without --at, a route is compared with the files that are given. With --at, it is compared with what the service of this configuration had
+in use at that time: what the RPKI said, the copies that it keeps of everything else (section knowledge.past of the configuration), and the
+last state of the detector from before that time, whose age is told. What was not kept is left out, and said. This needs as much memory as
+the service itself.`
+}
+
+// explanationAt is the verdict of a moment of the past.
+type explanationAt struct {
+	detect.Explanation
+	Basis service.Basis `json:"basis"`
 }
 
 func (c ExplainCmd) Run(g *Globals) error {
@@ -27,6 +46,9 @@ func (c ExplainCmd) Run(g *Globals) error {
 	path, err := bgp.ParseASPath(c.Path)
 	if err != nil {
 		return &UsageError{err}
+	}
+	if !c.At.IsZero() {
+		return c.past(g, prefix, path)
 	}
 	cfg, knowledge, err := c.load()
 	if err != nil {
@@ -44,9 +66,7 @@ func (c ExplainCmd) Run(g *Globals) error {
 	engine.FinishBaseline()
 	x := engine.Explain(prefix, path)
 	if c.JSON {
-		e := json.NewEncoder(g.Stdout)
-		e.SetEscapeHTML(false)
-		err = e.Encode(x)
+		err = printJSON(g, x)
 	} else {
 		err = printExplanation(g, &x)
 	}
@@ -54,6 +74,63 @@ func (c ExplainCmd) Run(g *Globals) error {
 		err = passedOver(damaged)
 	}
 	return err
+}
+
+// past answers for c.At.
+func (c ExplainCmd) past(g *Globals, prefix netip.Prefix, path bgp.ASPath) error {
+	if c.KnowledgeFlags.given() {
+		return &UsageError{errors.New("--at takes everything from what the service has kept: leave out --rib, --vrps, --slurm, --as-rel, --as-org and --irr")}
+	}
+	if c.At.After(time.Now()) {
+		return &UsageError{fmt.Errorf("--at: %s is in the future", c.At.UTC().Format(time.RFC3339))}
+	}
+	cfg, err := c.Load()
+	if err != nil {
+		return err
+	}
+	engine, basis, err := service.EngineAt(cfg.Store.Directory, c.At.Time)
+	if err != nil {
+		return fmt.Errorf("what the service in %s knew at %s: %w", cfg.Store.Directory, c.At.UTC().Format(time.RFC3339), err)
+	}
+	x := explanationAt{engine.Explain(prefix, path), basis}
+	if basis.DetectorState.IsZero() {
+		x.Explanation.Explanation = "There is no verdict: which routes there were, and what was usual, is not known of that time."
+	}
+	if c.JSON {
+		return printJSON(g, x)
+	}
+	if err := printExplanation(g, &x.Explanation); err != nil {
+		return err
+	}
+	return printBasis(g, &basis)
+}
+
+func printBasis(g *Globals, b *service.Basis) error {
+	const layout = "2006-01-02 15:04:05 UTC"
+	var out strings.Builder
+	fmt.Fprintf(&out, "as of %s\n", b.At.Format(layout))
+	if !b.RPKISince.IsZero() {
+		fmt.Fprintf(&out, "  RPKI: in use since %s\n", b.RPKISince.Format(layout))
+	}
+	if !b.DetectorState.IsZero() {
+		fmt.Fprintf(&out, "  routes and history: of %s, %s before\n", b.DetectorState.Format(layout), time.Duration(b.DetectorAge*float64(time.Second)).Round(time.Second))
+	}
+	for _, s := range b.Sources {
+		if s.Missing == "" {
+			fmt.Fprintf(&out, "  %s: %s, in use since %s\n", s.Name, s.Location, s.Since.Format(layout))
+		}
+	}
+	for _, gap := range b.Gaps {
+		fmt.Fprintf(&out, "  not known: %s\n", gap)
+	}
+	_, err := io.WriteString(g.Stdout, out.String())
+	return err
+}
+
+func printJSON(g *Globals, x any) error {
+	e := json.NewEncoder(g.Stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(x)
 }
 
 func irrLine(x *detect.IRR) string {
@@ -96,6 +173,9 @@ func printExplanation(g *Globals, x *detect.Explanation) error {
 			how = fmt.Sprintf("RFC 7908 type %d", x.Leak.RFC7908Type)
 		}
 		fmt.Fprintf(&b, "  valley: AS%d had it from AS%d and gave it to AS%d (%s)\n", x.Leak.Leaker, x.Leak.From, x.Leak.To, how)
+	}
+	if len(x.Watches) > 0 {
+		fmt.Fprintf(&b, "  watches: %s\n", strings.Join(x.Watches, ", "))
 	}
 	fmt.Fprintf(&b, "%s\n", x.Explanation)
 	_, err := g.Stdout.Write([]byte(b.String()))

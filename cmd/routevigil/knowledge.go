@@ -22,6 +22,11 @@ type KnowledgeFlags struct {
 	IRR   []string `name:"irr" sep:"none" placeholder:"FILE" help:"Dump of a routing registry in RPSL, plain or gzip; repeatable."`
 }
 
+// given reports whether there is any of the flags but -c.
+func (f KnowledgeFlags) given() bool {
+	return len(f.RIB)+len(f.SLURM)+len(f.IRR) > 0 || f.VRPs+f.ASRel+f.ASOrg != ""
+}
+
 // load merges the flags with the configuration file and reads the knowledge files.
 func (f KnowledgeFlags) load() (config.Config, detect.Knowledge, error) {
 	c, err := f.Load()
@@ -49,6 +54,7 @@ func (f KnowledgeFlags) load() (config.Config, detect.Knowledge, error) {
 	if err != nil {
 		return c, k, &UsageError{err}
 	}
+	k.Watches = c.Watches
 	return c, k, nil
 }
 

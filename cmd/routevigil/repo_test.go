@@ -113,7 +113,7 @@ var dependencies = map[string][]string{
 	"github.com/klauspost/compress":       {"ingest", "detect", "store", "api"},
 	"github.com/parquet-go/parquet-go":    {"store/embedded"},
 	"github.com/prometheus/client_golang": {"ingest", "detect", "store", "alert", "api", "cmd"},
-	"github.com/segmentio/kafka-go":       {"ingest/openbmp"},
+	"github.com/segmentio/kafka-go":       {"ingest/openbmp", "ingest/bus/kafkabus", "ingest/kafkaauth"},
 	"go.yaml.in/yaml/v3":                  {"cmd/routevigil/config"},
 	"golang.org/x/sys":                    {"ingest/bgpsession"}, // socket options
 	"modernc.org/sqlite":                  {"store/embedded"},

@@ -107,8 +107,19 @@ type Incident struct {
 	Paths          [][]uint32 `json:"paths"`       // offending paths, collector side first, sample of at most MaxPaths
 	UsualPaths     [][]uint32 `json:"usual_paths"` // the paths these prefixes (or what covers them) had before
 	Evidence       []Evidence `json:"evidence"`
-	Degraded       []string   `json:"degraded"` // reasons why this verdict may be incomplete, e.g. a feed that lags
-	Sequence       uint64     `json:"sequence"` // of the last event that changed it
+	// Watches names the operator's watches that it concerns, in their order in the configuration.
+	Watches []string `json:"watches"`
+	// Muted is why nobody is told of it; nil, and absent, where they are.
+	Muted    *Muted   `json:"muted,omitempty"`
+	Degraded []string `json:"degraded"` // reasons why this verdict may be incomplete, e.g. a feed that lags
+	Sequence uint64   `json:"sequence"` // of the last event that changed it
+}
+
+// Muted names the mute that silences an incident: one that held when it opened, and that has covered all of it since.
+type Muted struct {
+	Watch  string    `json:"watch"` // the watch that the mute stands in
+	Reason string    `json:"reason"`
+	Until  time.Time `json:"until"` // event time; if the incident goes on then, an event with the change Unmuted tells of it
 }
 
 // Prefix is one affected destination.
@@ -149,6 +160,7 @@ const (
 	SeverityChanged Change = "severity_changed" // takes precedence over grew and receded
 	Closed          Change = "ended"
 	Reopened        Change = "reopened"
+	Unmuted         Change = "unmuted" // the mute no longer holds: who would have been told of the opening is told now
 )
 
 // Event is one change of one incident; Incident is its state after the change. Sequences are

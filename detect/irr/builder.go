@@ -133,19 +133,19 @@ func (d *Database) Edit() *Builder {
 	return b
 }
 
-// ReadFiles makes a Database of dumps, plain or gzip. order is as for NewBuilder.
-func ReadFiles(files []string, order []string) (*Database, error) {
+// ReadFiles makes a Database of dumps, plain or gzip. from names each in evidence; order is as for NewBuilder.
+func ReadFiles(paths, from, order []string) (*Database, error) {
 	b := NewBuilder(order)
-	for _, name := range files {
-		if err := b.readFile(name); err != nil {
-			return nil, fmt.Errorf("IRR %s: %w", name, err)
+	for i, path := range paths {
+		if err := b.readFile(path, from[i]); err != nil {
+			return nil, fmt.Errorf("IRR %s: %w", from[i], err)
 		}
 	}
 	return b.Build(), nil
 }
 
-func (b *Builder) readFile(name string) error {
-	f, err := os.Open(name)
+func (b *Builder) readFile(path, from string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
@@ -155,7 +155,7 @@ func (b *Builder) readFile(name string) error {
 	}
 	defer f.Close()
 	before := b.used
-	if err := b.Read(f, name); err != nil {
+	if err := b.Read(f, from); err != nil {
 		return err
 	}
 	if b.used == before {

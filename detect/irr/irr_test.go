@@ -243,15 +243,15 @@ func TestReadFiles(t *testing.T) {
 	if err := os.WriteFile(twice, []byte("as-set: AS-X\nmembers: AS1\nsource: T\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := ReadFiles([]string{twice, twice}, nil); err != nil || d.Counts().Sets != 1 {
+	if d, err := ReadFiles([]string{twice, twice}, []string{twice, twice}, nil); err != nil || d.Counts().Sets != 1 {
 		t.Errorf("a file twice: %v, %+v", err, d.Counts())
 	}
-	d, err := ReadFiles([]string{good}, nil)
+	d, err := ReadFiles([]string{good}, []string{good}, nil)
 	if err != nil || d.Source() != good || d.Counts().Routes != 7 || d.Counts().Prefixes != 5 {
 		t.Errorf("%v, %+v", err, d.Counts())
 	}
 	for name, want := range map[string]string{bad: "IRR " + bad + ": holds no object of use", dir + "/none": "IRR " + dir + "/none: no such file or directory"} {
-		if _, err := ReadFiles([]string{good, name}, nil); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := ReadFiles([]string{good, name}, []string{good, name}, nil); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}

@@ -188,6 +188,20 @@ func (s *Source) Status() Status {
 	return st
 }
 
+// Kept returns the path of what Begin is going to load: of the file, or of the last good copy of what is on the web; "" where
+// there is none.
+func (s *Source) Kept() string {
+	if s.web == nil {
+		return s.location
+	}
+	note, err := os.ReadFile(s.copyPath() + ".json")
+	if err != nil || json.Unmarshal(note, &s.kept) != nil || s.kept.URL != s.status.Location || !download.Whole(s.copyPath()) {
+		s.kept = copyNote{}
+		return ""
+	}
+	return s.copyPath()
+}
+
 // Begin puts to use what is on this machine: the files themselves, whose faults it returns, or the last good copy of what
 // is on the web, without which it does nothing.
 func (s *Source) Begin(ctx context.Context) error {
@@ -204,9 +218,7 @@ func (s *Source) Begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	note, err := os.ReadFile(s.copyPath() + ".json")
-	if err != nil || json.Unmarshal(note, &s.kept) != nil || s.kept.URL != s.status.Location || !download.Whole(s.copyPath()) {
-		s.kept = copyNote{}
+	if s.Kept() == "" {
 		return nil
 	}
 	l, err := s.load(s.copyPath())

@@ -28,20 +28,20 @@ const (
 // maxMalformed is how many records of a file may be malformed: a part in so many.
 const maxMalformed = 1000
 
-// ReadFiles reads statistics files, plain or gzip, told by content. The error names each file that
-// cannot be used.
-func ReadFiles(paths ...string) (*Set, error) {
+// ReadFiles reads statistics files, plain or gzip, told by content. from names each in evidence. The error names each file
+// that cannot be used.
+func ReadFiles(paths, from []string) (*Set, error) {
 	r := newReader()
 	var errs []error
-	for _, path := range paths {
+	for i, path := range paths {
 		if err := r.readFile(path); err != nil {
-			errs = append(errs, fmt.Errorf("delegations: %s: %w", path, err))
+			errs = append(errs, fmt.Errorf("delegations: %s: %w", from[i], err))
 		}
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	return r.set(strings.Join(paths, ", ")), nil
+	return r.set(strings.Join(from, ", ")), nil
 }
 
 // Read reads one statistics file; source names it in evidence.

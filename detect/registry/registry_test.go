@@ -105,7 +105,7 @@ func TestContradictions(t *testing.T) {
 	a := write("a", "2|arin|20260101|2|x|x|x\narin|US|ipv4|9.0.0.0|65536|19900101|allocated|old\narin||ipv4|9.1.0.0|65536||available|\n")
 	b := write("b", "2|apnic|20260101|2|x|x|x\napnic|JP|ipv4|9.0.16.0|256|20250101|assigned|new\napnic|JP|ipv4|9.1.0.0|256|20250101|assigned|new\n")
 	for _, order := range [][]string{{a, b}, {b, a}} {
-		s, err := ReadFiles(order...)
+		s, err := ReadFiles(order, order)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestDamagedFilesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	if _, err := ReadFiles(filepath.Join(t.TempDir(), "missing")); err == nil {
+	if _, err := ReadFiles([]string{filepath.Join(t.TempDir(), "missing")}, []string{"missing"}); err == nil {
 		t.Error("a missing file is no error")
 	}
 }

@@ -189,7 +189,7 @@ func internets(t testing.TB) map[string]*topology.Relationships {
 	worlds := map[string]*topology.Relationships{"generated": Generate(7, 3000)}
 	const real = "../../../shared/data/topology/as-rel.20180601.txt.gz"
 	if _, err := os.Stat(real); err == nil {
-		r, err := topology.ReadFile(real)
+		r, err := topology.ReadFile(real, real)
 		if err != nil {
 			t.Fatal(err)
 		}

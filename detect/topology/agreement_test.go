@@ -142,7 +142,7 @@ func TestAgreementWithPublished(t *testing.T) {
 	t.Logf("inferred in %v from %d paths of %d nodes (IPv6 has %d); passed over: %d reserved, %d loops, %d long, %d poisoned",
 		time.Since(start), v4.Len(), len(v4.nodes), v6.Len(), v4.Reserved, v4.Loops, v4.Long, inf.V4.Poisoned)
 	t.Logf("clique %v, links by step %v", inf.V4.Clique, inf.V4.Steps)
-	reference, err := ReadFile(published)
+	reference, err := ReadFile(published, published)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestConfidenceIsWhatAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reference, err := ReadFile(published)
+	reference, err := ReadFile(published, published)
 	if err != nil {
 		t.Fatal(err)
 	}

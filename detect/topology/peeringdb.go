@@ -25,9 +25,9 @@ const (
 // ReadPeeringDB reads a dump, plain or gzip: one JSON object in which each type of object has its own
 // member ("org", "net", "ix" and others) with the objects under "data", as CAIDA archives it. The answer
 // of the API's /net alone, with "data" at the top, is also good: its networks name their organisation
-// by number.
-func ReadPeeringDB(path string) (*PeeringDB, error) {
-	p := newPeeringDBReader(path)
+// by number. from names it in evidence.
+func ReadPeeringDB(path, from string) (*PeeringDB, error) {
+	p := newPeeringDBReader(from)
 	err := open(path, p.read)
 	if err != nil {
 		return nil, fmt.Errorf("PeeringDB: %s: %w", path, err)
@@ -36,7 +36,7 @@ func ReadPeeringDB(path string) (*PeeringDB, error) {
 }
 
 type peeringDBReader struct {
-	path      string
+	from      string
 	decoder   *json.Decoder
 	limit     *elementLimit
 	names     map[int64]string // of organisations
@@ -45,8 +45,8 @@ type peeringDBReader struct {
 	exchanges int
 }
 
-func newPeeringDBReader(path string) *peeringDBReader {
-	return &peeringDBReader{path: path, names: map[int64]string{}, networks: map[uint32]int64{}, servers: map[uint32]bool{}}
+func newPeeringDBReader(from string) *peeringDBReader {
+	return &peeringDBReader{from: from, names: map[int64]string{}, networks: map[uint32]int64{}, servers: map[uint32]bool{}}
 }
 
 // elementLimit fails when more is read than one object may have, and a buffer's worth, since the last
@@ -189,7 +189,7 @@ func (p *peeringDBReader) elements(kind string) error {
 }
 
 func (p *peeringDBReader) finish() *PeeringDB {
-	db := &PeeringDB{Organisations: NewOrganisations(p.path), RouteServers: slices.Sorted(maps.Keys(p.servers)), Exchanges: p.exchanges}
+	db := &PeeringDB{Organisations: NewOrganisations(p.from), RouteServers: slices.Sorted(maps.Keys(p.servers)), Exchanges: p.exchanges}
 	for asn, id := range p.networks {
 		if id == 0 {
 			continue // not said: no organisation, rather than all of them one

@@ -35,7 +35,7 @@ func TestReadPeeringDB(t *testing.T) {
 	if err := os.WriteFile(path, []byte(dump), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := ReadPeeringDB(path)
+	db, err := ReadPeeringDB(path, path)
 	if err != nil {
 		t.Fatal(err)
 	}

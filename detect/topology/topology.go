@@ -335,9 +335,9 @@ func (r *Relationships) Main() string {
 // maxLinks bounds a file: twenty times the links of the Internet of 2026 that anybody has published.
 const maxLinks = 1 << 23
 
-// ReadFile reads CAIDA serial-1 or serial-2 from a file, plain or gzip; see [Read].
-func ReadFile(path string) (*Relationships, error) {
-	b := NewBuilder(Published, path)
+// ReadFile reads CAIDA serial-1 or serial-2 from a file, plain or gzip; see [Read]. from names it in evidence.
+func ReadFile(path, from string) (*Relationships, error) {
+	b := NewBuilder(Published, from)
 	if err := readLines(path, b.readLine); err != nil {
 		return nil, fmt.Errorf("AS relationships: %w", err)
 	}
@@ -439,8 +439,8 @@ func (o *Organisations) Source() string {
 
 // ReadOrganisations reads CAIDA's as2org file (plain or gzip): of its two tables only the lines after
 // "# format:aut|changed|…" matter, whose first field is the ASN and whose fourth is the organisation.
-func ReadOrganisations(path string) (*Organisations, error) {
-	r := organisationsReader{to: NewOrganisations(path), column: -1}
+func ReadOrganisations(path, from string) (*Organisations, error) {
+	r := organisationsReader{to: NewOrganisations(from), column: -1}
 	if err := readLines(path, r.readLine); err != nil {
 		return nil, fmt.Errorf("AS organisations: %w", err)
 	}

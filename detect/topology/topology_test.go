@@ -96,7 +96,7 @@ func TestReadFileTellsGzipByContent(t *testing.T) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r, err := ReadFile(path)
+		r, err := ReadFile(path, path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestReadFileTellsGzipByContent(t *testing.T) {
 			t.Errorf("%s: AS3356 is %v of AS36561", name, r.Of(3356, 36561))
 		}
 	}
-	if _, err := ReadFile(filepath.Join(t.TempDir(), "missing")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadFile(filepath.Join(t.TempDir(), "missing"), "missing"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
 }
@@ -121,7 +121,7 @@ ORG-A|20260101|A|NL|RIPE
 	if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, err := ReadOrganisations(path)
+	o, err := ReadOrganisations(path, path)
 	if err != nil {
 		t.Fatal(err)
 	}

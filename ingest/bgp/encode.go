@@ -40,9 +40,10 @@ func AppendUpdate(dst []byte, u *Update, o Options) ([]byte, error) {
 }
 
 // AppendRIBAttributes appends the attributes of one TABLE_DUMP_V2 entry: an IPv6 next hop goes into
-// the abbreviated MP_REACH_NLRI (RFC 6396 §4.3.4). AS numbers have four octets there.
+// the abbreviated MP_REACH_NLRI (RFC 6396 §4.3.4). AS numbers have four octets there. No attribute is
+// required, as [Decoder.RIBEntry] requires none.
 func AppendRIBAttributes(dst []byte, a *Attributes) ([]byte, error) {
-	e := encoder{attrs: a}
+	e := encoder{attrs: a, rib: true}
 	start := len(dst)
 	if a.Has&HasNextHop != 0 && a.NextHop.Is6() {
 		hop, err := e.nextHop(IPv6Unicast)
@@ -65,6 +66,7 @@ type encoder struct {
 	attrs *Attributes
 	o     Options
 	limit int
+	rib   bool
 }
 
 // ofFamily returns the routes of a family's AFI, without copying if that is all or none.
@@ -244,7 +246,7 @@ func appendAttribute(b []byte, flags, typ uint8, value []byte) []byte {
 // attributes appends everything but MP_REACH_NLRI and MP_UNREACH_NLRI, in the order of the types.
 func (e *encoder) attributes(b []byte, nextHop bool) ([]byte, error) {
 	a := e.attrs
-	if missing := (HasOrigin | HasASPath) &^ a.Has; missing != 0 {
+	if missing := (HasOrigin | HasASPath) &^ a.Has; missing != 0 && !e.rib {
 		return b, errors.New("routes are announced without ORIGIN or AS_PATH")
 	}
 	const (

@@ -46,6 +46,17 @@ func (b *building) add(u *ingest.Update, size int64) {
 	b.bytes += size
 }
 
+// Builder makes a batch of copies of updates. The zero value is ready to use, for one batch.
+type Builder struct{ b building }
+
+// Add appends a copy of u.
+func (b *Builder) Add(u *ingest.Update) { b.b.add(u, 0) }
+
+// Batch is what was added; the builder must not be used any more.
+func (b *Builder) Batch(watermark ingest.Time) ingest.Batch {
+	return ingest.Batch{Updates: b.b.updates, Watermark: watermark}
+}
+
 // slab hands out copies of slices from shared chunks, each chunk twice as large as the one before.
 type slab[T any] struct{ chunk []T }
 

@@ -1,32 +1,26 @@
 package openbmp
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
 
-	"github.com/segmentio/kafka-go/sasl"
-	"github.com/segmentio/kafka-go/sasl/plain"
-	"github.com/segmentio/kafka-go/sasl/scram"
+	"github.com/routevigil/routevigil/ingest/kafkaauth"
 )
 
 // Configuration says which cluster to read, what of it, and how patient to be.
 type Configuration struct {
-	Enabled  bool     `yaml:"enabled" doc:"Whether to use this feed."`
-	Name     string   `yaml:"name" doc:"Name of this feed in status, metrics and logs, and of the file that holds its offsets."`
-	Brokers  []string `yaml:"brokers" doc:"Addresses and ports of brokers to ask for the rest of the cluster, the next one when one does not answer."`
-	Topics   string   `yaml:"topics" doc:"Regular expression (RE2) of the topics to read; new ones that match are found while running. What its group named collector matches is what the peers' collector is called; without it the name is the router's, as OpenBMP gives it."`
-	Start    string   `yaml:"start" doc:"Where to begin with topics of which no offset is stored: latest, or earliest, which is all that the cluster still has. A topic that appears later is read from its beginning."`
-	ClientID string   `yaml:"client_id" doc:"How we introduce ourselves to the brokers."`
-	TLS      TLS      `yaml:"tls" doc:"Encryption of the connections."`
-	SASL     SASL     `yaml:"sasl" doc:"Credentials, for clusters that want them."`
+	Enabled  bool           `yaml:"enabled" doc:"Whether to use this feed."`
+	Name     string         `yaml:"name" doc:"Name of this feed in status, metrics and logs, and of the file that holds its offsets."`
+	Brokers  []string       `yaml:"brokers" doc:"Addresses and ports of brokers to ask for the rest of the cluster, the next one when one does not answer."`
+	Topics   string         `yaml:"topics" doc:"Regular expression (RE2) of the topics to read; new ones that match are found while running. What its group named collector matches is what the peers' collector is called; without it the name is the router's, as OpenBMP gives it."`
+	Start    string         `yaml:"start" doc:"Where to begin with topics of which no offset is stored: latest, or earliest, which is all that the cluster still has. A topic that appears later is read from its beginning."`
+	ClientID string         `yaml:"client_id" doc:"How we introduce ourselves to the brokers."`
+	TLS      kafkaauth.TLS  `yaml:"tls" doc:"Encryption of the connections."`
+	SASL     kafkaauth.SASL `yaml:"sasl" doc:"Credentials, for clusters that want them."`
 
 	MaxFetchBytes     int `yaml:"max_fetch_bytes" config:"bytes" doc:"How much to ask of a broker at once."`
 	MaxPartitionBytes int `yaml:"max_partition_bytes" config:"bytes" doc:"How much of that may come from one partition."`
@@ -43,19 +37,6 @@ type Configuration struct {
 	LagAfter       time.Duration `yaml:"lag_after" doc:"The feed counts as lagging when its newest message is this much older than the wall clock."`
 	ReconnectMin   time.Duration `yaml:"reconnect_min" doc:"Wait before the first attempt to reach a broker again, or to read a partition again that it could not give; doubles with every further one, and is shortened at random by up to half."`
 	ReconnectMax   time.Duration `yaml:"reconnect_max" doc:"Longest wait between such attempts."`
-}
-
-// TLS says how connections are encrypted.
-type TLS struct {
-	Enabled bool   `yaml:"enabled" doc:"Whether to use TLS."`
-	CAFile  string `yaml:"ca_file" doc:"PEM file of the authorities that may vouch for the brokers; if it is empty, those of the system."`
-}
-
-// SASL is how to log in.
-type SASL struct {
-	Mechanism string `yaml:"mechanism" doc:"plain, scram-sha-256 or scram-sha-512; empty for none. Use plain with TLS only."`
-	Username  string `yaml:"username" config:"env" doc:"Name of the user."`
-	Password  string `yaml:"password" config:"secret" doc:"The user's password."`
 }
 
 // RouteViewsTopics matches RouteViews' topics, routeviews.COLLECTOR.PEER.bmp_raw.
@@ -108,10 +89,8 @@ func (c Configuration) Validate() error {
 	if c.ClientID == "" {
 		fail("client_id: must not be empty")
 	}
-	if !slices.Contains([]string{"", "plain", "scram-sha-256", "scram-sha-512"}, c.SASL.Mechanism) {
-		fail("sasl.mechanism: %q is not plain, scram-sha-256 or scram-sha-512", c.SASL.Mechanism)
-	} else if c.SASL.Mechanism != "" && (c.SASL.Username == "" || c.SASL.Password == "") {
-		fail("sasl: username and password must be set if mechanism is")
+	if err := c.SASL.Validate(); err != nil {
+		fail("sasl%w", err)
 	}
 	for _, b := range []struct {
 		field              string
@@ -145,37 +124,4 @@ func (c Configuration) Validate() error {
 		fail("reconnect_max: must not be less than reconnect_min (%v), is %v", c.ReconnectMin, c.ReconnectMax)
 	}
 	return errors.Join(errs...)
-}
-
-// client makes what TLS connections need, or nil.
-func (t TLS) client() (*tls.Config, error) {
-	if !t.Enabled {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t.CAFile == "" {
-		return c, nil
-	}
-	pem, err := os.ReadFile(t.CAFile)
-	if err != nil {
-		return nil, err
-	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: there is no certificate in it", t.CAFile)
-	}
-	return c, nil
-}
-
-// mechanism makes what logs in, or nil.
-func (s SASL) mechanism() (sasl.Mechanism, error) {
-	switch s.Mechanism {
-	case "plain":
-		return plain.Mechanism{Username: s.Username, Password: s.Password}, nil
-	case "scram-sha-256":
-		return scram.Mechanism(scram.SHA256, s.Username, s.Password)
-	case "scram-sha-512":
-		return scram.Mechanism(scram.SHA512, s.Username, s.Password)
-	}
-	return nil, nil
 }

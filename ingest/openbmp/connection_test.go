@@ -26,6 +26,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/kafkaauth"
 )
 
 // certificate makes one for the loopback address, and the file of the authority that vouches for it.
@@ -68,14 +69,14 @@ func TestTLSAndSASL(t *testing.T) {
 				t.Fatal(err)
 			}
 			good := k.configuration()
-			good.TLS = TLS{Enabled: true, CAFile: authority}
-			good.SASL = SASL{Mechanism: mechanism, Username: "reader", Password: "correct"}
+			good.TLS = kafkaauth.TLS{Enabled: true, CAFile: authority}
+			good.SASL = kafkaauth.SASL{Mechanism: mechanism, Username: "reader", Password: "correct"}
 			run(t, good, t.TempDir()).wait(0, 1)
 
 			for name, bad := range map[string]func(c *Configuration){
 				"SASL":        func(c *Configuration) { c.SASL.Password = "wrong" },
 				"certificate": func(c *Configuration) { c.TLS.CAFile = "" },
-				"EOF":         func(c *Configuration) { c.TLS = TLS{} }, // what the broker's TLS makes of a plain request
+				"EOF":         func(c *Configuration) { c.TLS = kafkaauth.TLS{} }, // what the broker's TLS makes of a plain request
 			} {
 				c := good
 				bad(&c)
@@ -194,7 +195,7 @@ func TestConfiguration(t *testing.T) {
 		}
 	}
 	c := DefaultConfiguration()
-	c.TLS = TLS{Enabled: true, CAFile: filepath.Join(t.TempDir(), "missing.pem")}
+	c.TLS = kafkaauth.TLS{Enabled: true, CAFile: filepath.Join(t.TempDir(), "missing.pem")}
 	if _, err := New(c, t.TempDir(), slog.New(slog.DiscardHandler), nil); err == nil {
 		t.Error("an authority that is missing is no error")
 	}

@@ -134,7 +134,7 @@ func New(c Configuration, directory string, log *slog.Logger, reg prometheus.Reg
 		file: filepath.Join(directory, "openbmp-"+url.PathEscape(c.Name)+".json"), stale: make(chan struct{}, 1),
 		partitions: map[topicPartition]*partition{}, kept: map[topicPartition]int64{}, streams: map[streamKey]*stream{},
 	}
-	encryption, err := c.TLS.client()
+	encryption, err := c.TLS.Client()
 	if err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
@@ -142,7 +142,7 @@ func New(c Configuration, directory string, log *slog.Logger, reg prometheus.Reg
 	if encryption != nil {
 		s.dialer = (&tls.Dialer{Config: encryption}).DialContext
 	}
-	if s.sasl, err = c.SASL.mechanism(); err != nil {
+	if s.sasl, err = c.SASL.Login(); err != nil {
 		return nil, fmt.Errorf("sasl: %w", err)
 	}
 	s.status = ingest.Status{Name: c.Name, Type: "openbmp", Address: c.Brokers[0], State: ingest.Connecting, Since: time.Now(), Malformed: map[string]uint64{}}

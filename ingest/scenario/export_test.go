@@ -93,14 +93,14 @@ func TestWriteBaseline(t *testing.T) {
 		t.Error(diff)
 	}
 
-	rels, err := topology.ReadFile(files.ASRel)
+	rels, err := topology.ReadFile(files.ASRel, files.ASRel)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := rels.Len(); n != len(w.Rels()) {
 		t.Errorf("%d relationships, want %d", n, len(w.Rels()))
 	}
-	orgs, err := topology.ReadOrganisations(files.ASOrg)
+	orgs, err := topology.ReadOrganisations(files.ASOrg, files.ASOrg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestWriteASOrgMergesGroupsThatShareAnAS(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	orgs, err := topology.ReadOrganisations(path)
+	orgs, err := topology.ReadOrganisations(path, path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,11 +51,13 @@ export interface Incident {
   paths: number[][] | null;
   usual_paths: number[][] | null;
   evidence: Evidence[] | null;
+  watches?: string[] | null;
+  muted?: { watch: string; reason: string; until: string };
   degraded: string[] | null;
   sequence: number;
 }
 
-export type Change = 'opened' | 'grew' | 'receded' | 'severity_changed' | 'ended' | 'reopened';
+export type Change = 'opened' | 'grew' | 'receded' | 'severity_changed' | 'ended' | 'reopened' | 'unmuted';
 
 export interface IncidentEvent {
   sequence: number;

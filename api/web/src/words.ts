@@ -52,6 +52,7 @@ const changes: Record<string, string> = {
   severity_changed: 'Severity changed',
   ended: 'Ended',
   reopened: 'Came back',
+  unmuted: 'No longer muted',
 };
 
 export const changeName = (change: string): string => changes[change] ?? change;

@@ -16,9 +16,11 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/routevigil/routevigil/alert"
 	"github.com/routevigil/routevigil/api"
@@ -27,6 +29,7 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store/backfill"
@@ -38,10 +41,12 @@ type Config struct {
 	Ingest    Ingest                 `yaml:"ingest" doc:"The feeds, and the queue between them and detection."`
 	Archive   fetch.Configuration    `yaml:"archive" doc:"Where files of RIPE RIS and RouteViews are got from: by the commands fetch and replay, and after a gap of a live feed (ingest.backfill)."`
 	Knowledge detect.KnowledgeFiles  `yaml:"knowledge" doc:"What announcements are compared with beside history."`
+	Watches   detect.WatchList       `yaml:"watches" doc:"What you declare of networks that you care for: it is evidence, and incidents that touch a watch bear its name. None by default."`
 	Detect    detect.Configuration   `yaml:"detect" doc:"When detection speaks."`
 	Store     embedded.Configuration `yaml:"store" doc:"The embedded store: update history, incidents, alerts still to be sent."`
 	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
 	API       api.Configuration      `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
+	Kafka     kafkabus.Configuration `yaml:"kafka" doc:"Where the roles collect, detect and record meet, when the service runs as several processes."`
 }
 
 // Ingest is the section of package ingest's parts.
@@ -66,7 +71,22 @@ func Default() Config {
 		Store:     embedded.DefaultConfiguration(),
 		Alert:     alert.DefaultConfiguration(),
 		API:       api.DefaultConfiguration(),
+		Kafka:     kafkabus.DefaultConfiguration(),
 	}
+}
+
+// Validate reports names in one section that another does not know.
+func (c Config) Validate() error {
+	var errs []error
+	names := c.Watches.Names()
+	for i, w := range c.Alert.Webhooks {
+		for j, name := range w.Watches {
+			if !slices.Contains(names, name) {
+				errs = append(errs, fmt.Errorf("alert.webhooks[%d].watches[%d]: there is no watch %q", i, j, name))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // maxFileSize is far more than any configuration and far less than what the file was perhaps mistaken for.

@@ -69,6 +69,11 @@ func TestEverySectionValidates(t *testing.T) {
 			if err := validator.Validate(); err != nil {
 				t.Errorf("the default of %s is not valid: %v", path, err)
 			}
+			if path == "" { // it looks only at what sections say of each other
+				for _, f := range fieldsOf(v.Type()) {
+					check(v.Field(f.index), f.key)
+				}
+			}
 		case isSection(v.Type()):
 			for _, f := range fieldsOf(v.Type()) {
 				check(v.Field(f.index), join(path, f.key))
@@ -177,6 +182,7 @@ func clearExamples(c *Config) {
 	c.Ingest.BMP.Listen, c.Ingest.BMP.Allow = "", nil
 	c.Ingest.BGP = bgpsession.DefaultConfiguration()
 	c.Knowledge.RTR.Caches = nil
+	c.Watches = nil
 }
 
 const sampleSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

@@ -328,7 +328,7 @@ func (d *decoder) validate(v reflect.Value, path string) {
 	}
 }
 
-var pathAndMessage = regexp.MustCompile(`^([a-z0-9_]+(?:\[[^\]]*\]|\.[A-Za-z0-9_-]+)*): (.*)$`)
+var pathAndMessage = regexp.MustCompile(`^((?:[a-z0-9_]+|\[[0-9]+\])(?:\[[^\]]*\]|\.[A-Za-z0-9_-]+)*): (.*)$`)
 
 // invalid adds a message of a Validate method: the path of a setting relative to the struct at path, ": ", and
 // what is wrong. A setting that could not be decoded has its problem already.

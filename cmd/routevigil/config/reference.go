@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -30,7 +31,11 @@ are errors; ` + "`routevigil config check`" + ` reports all of them at once.
 	defaults := reflect.ValueOf(Default())
 	for _, f := range fieldsOf(defaults.Type()) {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| setting | type | default | meaning |\n| --- | --- | --- | --- |\n", f.key, f.doc)
-		referenceRows(&b, defaults.Field(f.index), f.key)
+		section, at := defaults.Field(f.index), f.key
+		if section.Kind() == reflect.Slice {
+			section, at = reflect.New(section.Type().Elem()).Elem(), at+"[]"
+		}
+		referenceRows(&b, section, at)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -60,6 +65,9 @@ func referenceRows(b *strings.Builder, v reflect.Value, path string) {
 
 // referenceDefault writes a default as it would stand in the file; nothing for "".
 func referenceDefault(v reflect.Value, f field) string {
+	if t, ok := v.Interface().(time.Time); ok && t.IsZero() {
+		return ""
+	}
 	n := encode(v, f)
 	if n == nil || n.Kind == yaml.ScalarNode && n.Value == "" {
 		return ""

@@ -75,6 +75,8 @@ func describe(t reflect.Type, f field) string {
 		return "an IP address"
 	case t == reflect.TypeFor[netip.AddrPort]():
 		return "an IP address and port"
+	case t == reflect.TypeFor[time.Time]():
+		return "a point in time such as 2026-01-31T18:00:00Z"
 	case isText(t):
 		return "text"
 	case t.Kind() == reflect.Pointer:

@@ -22,9 +22,9 @@ import (
 	"github.com/routevigil/routevigil/store"
 )
 
-// past is a quarter of an hour of one collector, of some time ago: an update about every second, and in its
+// archived is a quarter of an hour of one collector, of some time ago: an update about every second, and in its
 // middle a hijack. Its archive appears when a test says so.
-type past struct {
+type archived struct {
 	t       *testing.T
 	begin   time.Time
 	updates []ingest.Update
@@ -32,8 +32,8 @@ type past struct {
 	url     string
 }
 
-func newPast(t *testing.T) *past {
-	p := &past{t: t, begin: time.Now().UTC().Add(-25 * time.Minute).Truncate(5 * time.Minute), dir: t.TempDir()}
+func newPast(t *testing.T) *archived {
+	p := &archived{t: t, begin: time.Now().UTC().Add(-25 * time.Minute).Truncate(5 * time.Minute), dir: t.TempDir()}
 	for i := range 15 * 60 {
 		n := attacker(i % networks)
 		u := route(i%sessions, n.prefix, n.asn)
@@ -53,13 +53,13 @@ func newPast(t *testing.T) *past {
 }
 
 // between are the updates from a number of seconds up to another.
-func (p *past) between(from, to int) []ingest.Update {
+func (p *archived) between(from, to int) []ingest.Update {
 	first, end := ingest.TimeOf(p.begin)+ingest.Time(from)*1e6, ingest.TimeOf(p.begin)+ingest.Time(to)*1e6
 	return slices.DeleteFunc(slices.Clone(p.updates), func(u ingest.Update) bool { return u.Time < first || u.Time >= end })
 }
 
 // publish puts the n-th file of five minutes, with stamps of whole seconds, into the archive.
-func (p *past) publish(n int) {
+func (p *archived) publish(n int) {
 	p.t.Helper()
 	var b bytes.Buffer
 	zip := gzip.NewWriter(&b)
@@ -76,7 +76,7 @@ func (p *past) publish(n int) {
 	p.put(n, b.Bytes())
 }
 
-func (p *past) put(n int, content []byte) {
+func (p *archived) put(n int, content []byte) {
 	p.t.Helper()
 	at := p.begin.Add(time.Duration(n) * 5 * time.Minute)
 	file := filepath.Join(p.dir, "rrc00", at.Format("2006.01"), at.Format("updates.20060102.1504.gz"))
@@ -91,7 +91,7 @@ func (p *past) put(n int, content []byte) {
 	}
 }
 
-func (p *past) configuration(f *feed, hooks ...*receiver) config.Config {
+func (p *archived) configuration(f *feed, hooks ...*receiver) config.Config {
 	c := configuration(p.t, f.url())
 	for _, h := range hooks {
 		c.Alert.Webhooks = append(c.Alert.Webhooks, h.configuration("noc"))

@@ -350,7 +350,8 @@ func newClient(t testing.TB, base string) *client {
 // running is a service in this process.
 type running struct {
 	*client
-	stop func() error // ends it and closes it; may be called more than once
+	service *Service
+	stop    func() error // ends it and closes it; may be called more than once
 }
 
 // start runs a service until the test ends.
@@ -363,7 +364,7 @@ func start(t testing.TB, c config.Config) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	r := &running{client: newClient(t, "http://"+s.Addr().String())}
+	r := &running{client: newClient(t, "http://"+s.Addr().String()), service: s}
 	end := sync.OnceValue(func() error {
 		cancel()
 		select {

@@ -13,7 +13,7 @@ import (
 // outlive a change of its format, or be carried elsewhere; so history, which takes weeks to gather, is also
 // kept in a file of its own, whose format is documented. It is read when there is no state to be used.
 const (
-	historyName  = "origins.history"
+	HistoryName  = "origins.history"
 	historyEvery = time.Hour
 )
 

@@ -34,7 +34,7 @@ func firstSeen(p *pipeline, i int) string {
 // TestHistoryFile stops with a history, loses the detector's state as after a change of version, and starts
 // again: what was known is known. A file that is damaged is set aside and stops nobody.
 func TestHistoryFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), historyName)
+	file := filepath.Join(t.TempDir(), HistoryName)
 	p := newPipelineWithHistory(t, openStore(t), detect.Knowledge{}, file)
 	own := victim(100) // announced by nobody in the baseline
 	var us []ingest.Update
@@ -84,7 +84,7 @@ func TestServeSavesHistory(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(filepath.Join(c.Store.Directory, historyName))
+	data, err := os.ReadFile(filepath.Join(c.Store.Directory, HistoryName))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/irr/mirror"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -35,6 +36,7 @@ type keeper struct {
 
 	recording sync.Mutex       // held while what is new is put to use and recorded: one after the other
 	journal   *journal.Journal // of what the RPKI said; nil where nothing is asked of it
+	past      *past.Recorder   // of all else; nil where it is not kept
 
 	mu      sync.Mutex
 	current detect.Knowledge
@@ -58,13 +60,15 @@ type keeper struct {
 }
 
 // newKeeper reads what is on this machine; the error joins what is wrong with each file. folder is for copies of
-// what is on the web. Close must be called, also after an error.
-func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
+// what is on the web, and for what is kept of the past. Close must be called, also after an error.
+func newKeeper(f detect.KnowledgeFiles, c detect.Configuration, folder, userAgent string, log *slog.Logger, registerer prometheus.Registerer) (*keeper, error) {
 	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors,
 		mirrored: make([]*irr.Database, len(f.IRR.Mirrors))}
 	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
 		k.openJournal(filepath.Join(folder, "rpki"))
 	}
+	k.openPast(filepath.Join(folder, pastName), f.Past)
+	k.recordSettings(f, c)
 	patience := download.Patience{StallAfter: 30 * time.Second, Attempts: 2, RetryMin: 2 * time.Second, RetryMax: time.Minute}
 	k.client = download.New(patience, userAgent, func(string) error { return nil }, log)
 	web := &refresh.Fetcher{Client: k.client, Folder: folder, MaxBytes: f.Refresh.MaxFileBytes}
@@ -73,9 +77,16 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 			return
 		}
 		k.sources = append(k.sources, refresh.New(name, location, with, every, web, func(path string) (refresh.Loaded, error) {
+			before, _ := os.Stat(path)
 			loaded, put, err := read(path)
 			if err == nil {
-				k.use(put)
+				now := time.Now()
+				if put != nil {
+					k.use(put)
+				}
+				if name != "vrps" { // which the journal has
+					k.past.File(now, name, path, refresh.Printable(location), before, false)
+				}
 			}
 			return loaded, err
 		}, log))
@@ -93,18 +104,18 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		}, log))
 	}
 	add("as_rel", f.Relationships, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
-		r, err := topology.ReadFile(path)
+		r, err := topology.ReadFile(path, refresh.Printable(f.Relationships))
 		return refresh.Loaded{Entries: r.Len()}, func(now *detect.Knowledge) { now.Relationships = r }, err
 	})
 	add("as_org", f.Organisations, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
-		o, err := topology.ReadOrganisations(path)
+		o, err := topology.ReadOrganisations(path, refresh.Printable(f.Organisations))
 		return refresh.Loaded{Entries: o.Len()}, func(now *detect.Knowledge) {
 			k.organisations = o
 			now.Organisations = k.organisations.Or(k.peeringDB)
 		}, err
 	})
 	add("peeringdb", f.PeeringDB, nil, f.Refresh.Others, func(path string) (refresh.Loaded, func(*detect.Knowledge), error) {
-		db, err := topology.ReadPeeringDB(path)
+		db, err := topology.ReadPeeringDB(path, refresh.Printable(f.PeeringDB))
 		if err != nil {
 			return refresh.Loaded{}, nil, err
 		}
@@ -113,11 +124,13 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 			now.Organisations, now.RouteServers = k.organisations.Or(k.peeringDB), db.RouteServers
 		}, nil
 	})
-	list := func(name string, locations []string, read func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error)) {
-		g := whole{paths: make([]string, len(locations)), read: read}
+	list := func(name string, locations []string, read func(paths, from []string) (refresh.Loaded, func(*detect.Knowledge), error)) {
+		g := whole{paths: make([]string, len(locations)), from: make([]string, len(locations)), read: read}
+		begun := len(k.sources)
 		for i, location := range locations {
 			name := fmt.Sprintf("%s-%d", name, i+1)
 			home := location
+			g.from[i] = refresh.Printable(location)
 			if refresh.IsURL(location) {
 				home = filepath.Join(folder, name)
 			}
@@ -125,13 +138,14 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 				return g.readWith(i, path, home)
 			})
 		}
+		g.sources = k.sources[begun:]
 	}
-	list("delegated", f.Delegated, func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error) {
-		d, err := registry.ReadFiles(paths...)
+	list("delegated", f.Delegated, func(paths, from []string) (refresh.Loaded, func(*detect.Knowledge), error) {
+		d, err := registry.ReadFiles(paths, from)
 		return refresh.Loaded{Entries: d.Len()}, func(now *detect.Knowledge) { now.Delegations = d }, err
 	})
-	list("irr", f.IRR.Files, func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error) {
-		db, err := irr.ReadFiles(paths, f.IRR.Sources)
+	list("irr", f.IRR.Files, func(paths, from []string) (refresh.Loaded, func(*detect.Knowledge), error) {
+		db, err := irr.ReadFiles(paths, from, f.IRR.Sources)
 		c := db.Counts()
 		return refresh.Loaded{Entries: c.Routes + c.Sets + c.AutNums}, func(now *detect.Knowledge) {
 			if k.dumps = db; len(k.mirrored) == 0 {
@@ -143,12 +157,14 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	})
 	metrics := mirror.NewMetrics(registerer)
 	for i, c := range f.IRR.Mirrors {
-		name := "irr-" + strings.ToLower(c.Source)
-		m := mirror.New(c, filepath.Join(folder, name+".rpsl.gz"), k.client, f.Refresh.MaxFileBytes, func(db *irr.Database) {
+		name := mirrorName(c)
+		path := filepath.Join(folder, name+".rpsl.gz")
+		m := mirror.New(c, path, k.client, f.Refresh.MaxFileBytes, func(db *irr.Database) {
 			k.mu.Lock()
 			k.mirrored[i] = db
 			k.mu.Unlock()
 			signal(k.registries)
+			k.past.File(time.Now(), name, path, refresh.Printable(c.Location()), nil, true)
 		}, metrics, log)
 		k.sources = append(k.sources, refresh.NewFollowed(name, c.Location(), f.Refresh.Mirrors, m, log))
 	}
@@ -163,6 +179,7 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 		k.merge()
 	default:
 	}
+	k.past.Start(time.Now(), detectorState)
 	select {
 	case <-k.news: // the detector begins with it
 	default:
@@ -170,30 +187,81 @@ func newKeeper(f detect.KnowledgeFiles, folder, userAgent string, log *slog.Logg
 	return k, errors.Join(errs...)
 }
 
+func mirrorName(c mirror.Configuration) string { return "irr-" + strings.ToLower(c.Source) }
+
 // whole is some files that make one whole.
 type whole struct {
+	sources []*refresh.Source // of the files
+	from    []string          // as evidence names them
+	read    func(paths, from []string) (refresh.Loaded, func(*detect.Knowledge), error)
+
 	mu    sync.Mutex
-	paths []string // of those that have been read; "" for the others
-	read  func(paths []string) (refresh.Loaded, func(*detect.Knowledge), error)
+	begun bool
+	paths []string               // of those that have been read; "" for the others
+	early map[int]refresh.Loaded // those that were read with the first, and have not been asked for
 }
 
-// readWith reads all that there is, file i from path, which will be found at home afterwards.
+// readWith reads all that there is, file i from path, which will be found at home afterwards. With the first that is asked
+// for it reads what is there of all, so that the start does not read the first again for each of the others.
 func (g *whole) readWith(i int, path, home string) (refresh.Loaded, func(*detect.Knowledge), error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.begun {
+		g.begun = true
+		if loaded, put, ok := g.readAll(i); ok {
+			return loaded, put, nil
+		}
+	}
+	if loaded, ok := g.early[i]; ok {
+		delete(g.early, i)
+		return loaded, nil, nil
+	}
 	now := slices.Clone(g.paths)
 	now[i] = path
-	n, put, err := g.read(slices.DeleteFunc(now, func(p string) bool { return p == "" }))
+	loaded, put, err := g.readNow(now)
 	if err == nil {
 		g.paths[i] = home
 	}
-	return n, put, err
+	return loaded, put, err
+}
+
+// readAll reads all that the sources are going to load at the start. Where something is wrong it does nothing: each is then
+// read as it is asked for, so that it shows what.
+func (g *whole) readAll(first int) (refresh.Loaded, func(*detect.Knowledge), bool) {
+	paths := make([]string, len(g.paths))
+	for j, s := range g.sources {
+		paths[j] = s.Kept()
+	}
+	loaded, put, err := g.readNow(paths)
+	if err != nil {
+		return loaded, nil, false
+	}
+	g.paths, g.early = paths, map[int]refresh.Loaded{}
+	for j := first + 1; j < len(paths); j++ {
+		if paths[j] != "" {
+			g.early[j] = loaded
+		}
+	}
+	return loaded, put, true
+}
+
+func (g *whole) readNow(paths []string) (refresh.Loaded, func(*detect.Knowledge), error) {
+	var there, from []string
+	for i, path := range paths {
+		if path != "" {
+			there, from = append(there, path), append(from, g.from[i])
+		}
+	}
+	return g.read(there, from)
 }
 
 func (k *keeper) close() {
 	k.client.Close()
 	if k.journal != nil {
 		k.journal.Close()
+	}
+	if err := k.past.Close(time.Now()); err != nil {
+		k.log.Error("what is kept of the past cannot be closed", "error", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/past"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/ingest/bus"
@@ -37,6 +38,9 @@ type pipeline struct {
 	history   historyFile
 	questions chan func(*detect.Engine)
 	inferrer  *inferrer
+	past      *past.Recorder // of the engine's state; may be nil
+
+	keeping sync.Mutex // held while a state is being kept
 
 	events    []incident.Event // found and not yet committed
 	position  uint64           // of the last batch recorded
@@ -138,7 +142,7 @@ func (p *pipeline) recover(ctx context.Context, baseline func() error) error {
 func (p *pipeline) leaveOutStored(ctx context.Context, last uint64) (uint64, error) {
 	kept := p.events[:0]
 	for _, ev := range p.events {
-		stored, err := p.stored(ctx, &ev)
+		stored, err := alreadyStored(ctx, p.store, &ev)
 		if err != nil {
 			return last, err
 		}
@@ -157,11 +161,11 @@ func (p *pipeline) leaveOutStored(ctx context.Context, last uint64) (uint64, err
 	return last, nil
 }
 
-// stored reports whether the store has this change of this incident, under whatever sequence.
-func (p *pipeline) stored(ctx context.Context, ev *incident.Event) (bool, error) {
+// alreadyStored reports whether the store has this change of this incident, under whatever sequence.
+func alreadyStored(ctx context.Context, s store.Store, ev *incident.Event) (bool, error) {
 	const page = 500
 	for after := uint64(0); ; {
-		events, err := p.store.Events(ctx, ev.Incident.ID, after, page)
+		events, err := s.Events(ctx, ev.Incident.ID, after, page)
 		if err != nil {
 			return false, err
 		}
@@ -360,6 +364,7 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 		return fmt.Errorf("saving the detector's state: %w", err)
 	}
 	p.metrics.checkpoints.Inc()
+	p.keepState(state)
 	return nil
 }
 

@@ -73,7 +73,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			s.store.Close()
 		}
 	}()
-	s.keeper, err = newKeeper(c.Knowledge, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
+	s.keeper, err = newKeeper(c.Knowledge, c.Detect, filepath.Join(c.Store.Directory, "knowledge"), "routevigil/"+version, log.With("component", "knowledge"), registry)
 	defer func() {
 		if err != nil {
 			s.keeper.close()
@@ -82,48 +82,30 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 	if err != nil {
 		return nil, err
 	}
+	s.keeper.current.Watches = c.Watches
 	registry.MustRegister(newSourceCollector(s.reference))
 	s.bus = bus.New(c.Ingest.Bus, registry)
-	if c.Ingest.RISLive.Enabled {
-		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
-			s.sources = append(s.sources, x)
-		}
-	}
 	s.filler = newFiller(c, version, s.store, log, registry)
-	if c.Ingest.BMP.Enabled() {
-		s.sources = append(s.sources, bmp.New(c.Ingest.BMP, log.With("component", "bmp"), registry))
+	var onGap func(ingest.Gap)
+	if s.filler != nil {
+		onGap = s.filler.Missed
 	}
-	if c.Ingest.OpenBMP.Enabled {
-		var source *openbmp.Source
-		if source, err = openbmp.New(c.Ingest.OpenBMP, c.Store.Directory, log.With("component", "openbmp"), registry); err != nil {
-			return nil, fmt.Errorf("ingest.openbmp: %w", err)
+	var unlisten func()
+	if s.sources, unlisten, err = openSources(c, onGap, log, registry); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlisten()
 		}
-		if s.filler != nil {
-			source.OnGap(s.filler.Missed)
-		}
-		s.sources = append(s.sources, source)
-	}
-	if len(c.Ingest.BGP.Listen) > 0 {
-		sessions := bgpsession.New(c.Ingest.BGP, log.With("component", "bgp"), registry)
-		if err = sessions.Listen(); err != nil {
-			return nil, err
-		}
-		defer func() {
-			if err != nil {
-				sessions.Close()
-			}
-		}()
-		s.sources = append(s.sources, sessions)
-	}
-	if len(s.sources) == 0 {
-		return nil, errors.New("there is no feed: enable ingest.ris_live or ingest.openbmp, or set ingest.bmp.listen, ingest.bmp.connect or ingest.bgp.listen")
-	}
+	}()
 	s.pipeline = &pipeline{
 		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
 		metrics: newPipelineMetrics(registry), every: checkpointEvery,
-		history:   historyFile{path: filepath.Join(c.Store.Directory, historyName), every: historyEvery},
+		history:   historyFile{path: filepath.Join(c.Store.Directory, HistoryName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)),
 		inferrer:  newInferrer(inferEvery, log.With("component", "detect")),
+		past:      s.keeper.past,
 	}
 	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.keeper.knowledge(), s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()
@@ -146,6 +128,8 @@ func (s *Service) Addr() net.Addr { return s.server.Addr() }
 
 // Close closes the store. Run must have returned.
 func (s *Service) Close() error {
+	s.pipeline.keeping.Lock() // what is being kept of the past is
+	defer s.pipeline.keeping.Unlock()
 	s.keeper.close()
 	return s.store.Close()
 }
@@ -169,7 +153,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.pipeline.engine.Replace(s.keeper.knowledge())
 		}
 	}
-	err := s.pipeline.recover(ctx, s.loadBaseline)
+	err := s.pipeline.recover(ctx, func() error { return loadBaseline(s.config.Ingest.Baseline, s.pipeline.engine, s.pipeline.log) })
 	if err == nil {
 		s.pipeline.publishStatus(false)
 		back.run("notifier", func() error { return s.notifier.Run(downstream) })
@@ -235,6 +219,42 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 	}
 }
 
+// openSources makes the feeds that are configured. onGap, which may be nil, is told of what OpenBMP's cluster no
+// longer had. Unless the feeds are run, unlisten closes what they hold already.
+func openSources(c config.Config, onGap func(ingest.Gap), log *slog.Logger, registry prometheus.Registerer) (sources []ingest.Source, unlisten func(), err error) {
+	unlisten = func() {}
+	if c.Ingest.RISLive.Enabled {
+		for _, x := range rislive.New(c.Ingest.RISLive, log.With("component", "ris_live"), registry) {
+			sources = append(sources, x)
+		}
+	}
+	if c.Ingest.BMP.Enabled() {
+		sources = append(sources, bmp.New(c.Ingest.BMP, log.With("component", "bmp"), registry))
+	}
+	if c.Ingest.OpenBMP.Enabled {
+		source, err := openbmp.New(c.Ingest.OpenBMP, c.Store.Directory, log.With("component", "openbmp"), registry)
+		if err != nil {
+			return nil, nil, fmt.Errorf("ingest.openbmp: %w", err)
+		}
+		if onGap != nil {
+			source.OnGap(onGap)
+		}
+		sources = append(sources, source)
+	}
+	if len(c.Ingest.BGP.Listen) > 0 {
+		sessions := bgpsession.New(c.Ingest.BGP, log.With("component", "bgp"), registry)
+		if err := sessions.Listen(); err != nil {
+			return nil, nil, err
+		}
+		unlisten = sessions.Close
+		sources = append(sources, sessions)
+	}
+	if len(sources) == 0 {
+		return nil, nil, errors.New("there is no feed: enable ingest.ris_live or ingest.openbmp, or set ingest.bmp.listen, ingest.bmp.connect or ingest.bgp.listen")
+	}
+	return sources, unlisten, nil
+}
+
 // newFiller makes what fills gaps of RIS Live and OpenBMP, or nil where there are none to be filled.
 func newFiller(c config.Config, version string, st store.Store, log *slog.Logger, registry prometheus.Registerer) *backfill.Filler {
 	if !c.Ingest.Backfill.Enabled {
@@ -253,32 +273,32 @@ func newFiller(c config.Config, version string, st store.Store, log *slog.Logger
 
 // loadBaseline reads the table dumps that say what is normal. Without any, the engine learns from
 // the feed for its warm-up.
-func (s *Service) loadBaseline() error {
-	if len(s.config.Ingest.Baseline) == 0 {
+func loadBaseline(files []string, e *detect.Engine, log *slog.Logger) error {
+	if len(files) == 0 {
 		return nil
 	}
 	start := time.Now()
-	r, err := archive.Open(s.config.Ingest.Baseline, archive.Options{
-		Report: func(err error) { s.log.Warn("baseline: passed over", "error", err) },
+	r, err := archive.Open(files, archive.Options{
+		Report: func(err error) { log.Warn("baseline: passed over", "error", err) },
 	})
 	if err != nil {
 		return fmt.Errorf("baseline: %w", err)
 	}
 	defer r.Close()
-	if err := LoadBaseline(s.pipeline.engine, r, 0); err != nil {
+	if err := LoadBaseline(e, r, 0); err != nil {
 		return fmt.Errorf("baseline: %w", err)
 	}
-	st := s.pipeline.engine.Stats()
-	s.log.Info("baseline loaded", "prefixes", st.Prefixes, "routes", st.Routes, "peers", st.Peers, "took", time.Since(start).Round(time.Millisecond))
-	if !s.pipeline.engine.Infers() {
+	st := e.Stats()
+	log.Info("baseline loaded", "prefixes", st.Prefixes, "routes", st.Routes, "peers", st.Peers, "took", time.Since(start).Round(time.Millisecond))
+	if !e.Infers() {
 		return nil
 	}
 	start = time.Now()
-	inf, err := InferRelationships(context.Background(), s.pipeline.engine)
+	inf, err := InferRelationships(context.Background(), e)
 	if err != nil {
 		return fmt.Errorf("baseline: %w", err)
 	}
-	logInferred(s.pipeline.log, inf, start)
+	logInferred(log, inf, start)
 	return nil
 }
 

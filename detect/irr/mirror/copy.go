@@ -137,6 +137,16 @@ func read(path string, yield func(key []byte, o *rpsl.Object) error) (state, err
 	}
 }
 
+// ReadCopy returns what a copy of a registry holds; from names it in evidence.
+func ReadCopy(path, from string) (*irr.Database, error) {
+	b := irr.NewBuilder(nil)
+	if _, err := read(path, func(_ []byte, o *rpsl.Object) error { b.Add(o); return nil }); err != nil {
+		return nil, fmt.Errorf("IRR %s: %w", from, err)
+	}
+	b.Name(from)
+	return b.Build(), nil
+}
+
 // update collects what one update brings; it is an nrtm.Mirror.
 type update struct {
 	m       *Mirror

@@ -174,32 +174,32 @@ func (j *Journal) drop(before time.Time) error {
 func (j *Journal) At(at time.Time) (s *rpki.Set, since time.Time, err error) {
 	j.reading.Lock()
 	defer j.reading.Unlock()
-	segments, err := j.segments()
+	return At(j.dir, at)
+}
+
+// At is [Journal.At] of a folder, which a Journal of another process may be writing to.
+func At(dir string, at time.Time) (s *rpki.Set, since time.Time, err error) {
+	segments, err := segmentsIn(dir)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	i := len(segments) - 1
-	for ; i >= 0 && segments[i].begin.After(at); i-- {
+	for _, seg := range slices.Backward(segments) {
+		if seg.begin.After(at) {
+			continue
+		}
+		st, err := seg.at(at)
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		if st.frames == 0 {
+			continue // it has just been made, or a crash left it: what was before it is what is recorded
+		}
+		if s, err = st.set(); err != nil {
+			err = fmt.Errorf("%s: %w", seg.path, err)
+		}
+		return s, st.at, err
 	}
-	if i < 0 {
-		return nil, time.Time{}, ErrUnknown
-	}
-	f, err := os.Open(segments[i].path)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer f.Close()
-	st, err := replay(f, segments[i].path, at, func(*state, frame, int64) error { return nil })
-	if torn := (*tornError)(nil); errors.As(err, &torn) && st.frames > 0 {
-		err = nil // it is being written, or a crash cut it off
-	}
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	if s, err = st.set(); err != nil {
-		err = fmt.Errorf("%s: %w", segments[i].path, err)
-	}
-	return s, st.at, err
+	return nil, time.Time{}, ErrUnknown
 }
 
 type segment struct {
@@ -207,9 +207,28 @@ type segment struct {
 	begin time.Time
 }
 
-// segments lists the files, the oldest first.
-func (j *Journal) segments() ([]segment, error) {
-	entries, err := os.ReadDir(j.dir)
+// at reads a segment up to a moment. It has no frame where there is none, or not the whole of one.
+func (s segment) at(at time.Time) (state, error) {
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return state{}, nil // it was dropped meanwhile
+	}
+	if err != nil {
+		return state{}, err
+	}
+	defer f.Close()
+	st, err := replay(f, s.path, at, func(*state, frame, int64) error { return nil })
+	if torn := (*tornError)(nil); errors.As(err, &torn) {
+		err = nil // it is being written, or a crash cut it off
+	}
+	return st, err
+}
+
+func (j *Journal) segments() ([]segment, error) { return segmentsIn(j.dir) }
+
+// segmentsIn lists the files of a folder, the oldest first.
+func segmentsIn(dir string) ([]segment, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -217,7 +236,7 @@ func (j *Journal) segments() ([]segment, error) {
 	for _, e := range entries {
 		micros, err := strconv.ParseInt(strings.TrimSuffix(e.Name(), suffix), 10, 64)
 		if err == nil && strings.HasSuffix(e.Name(), suffix) {
-			all = append(all, segment{filepath.Join(j.dir, e.Name()), time.UnixMicro(micros).UTC()})
+			all = append(all, segment{filepath.Join(dir, e.Name()), time.UnixMicro(micros).UTC()})
 		}
 	}
 	slices.SortFunc(all, func(a, b segment) int { return a.begin.Compare(b.begin) })

@@ -290,3 +290,35 @@ func BenchmarkAt(b *testing.B) {
 	b.ReportMetric(float64(j.whole), "B/set")
 	b.ReportMetric(float64(j.later)/99, "B/change")
 }
+
+// A reader of another process, while a segment begins: a file without a whole first frame says nothing, and what was in use
+// before it is the answer.
+func TestAtBesideWriter(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := At(filepath.Join(dir, "missing"), start); !errors.Is(err, ErrUnknown) {
+		t.Errorf("of no journal: %v", err)
+	}
+	j := open(t, dir)
+	set := randomSet(rand.New(rand.NewPCG(11, 12)), 50)
+	if err := j.Record(start, set); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := j.segments()
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	whole, err := os.ReadFile(segments[0].path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := filepath.Join(dir, fmt.Sprintf("%017d%s", start.Add(time.Hour).UnixMicro(), suffix))
+	for _, n := range []int{0, 5, 8, len(whole) / 2, len(whole) - 1} {
+		if err := os.WriteFile(next, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, since, err := At(dir, start.Add(2*time.Hour))
+		if diff := cmp.Diff(contentOf(set), contentOf(got)); err != nil || diff != "" || !since.Equal(start) {
+			t.Errorf("%d octets of the next segment: %v, since %v (-want +got):\n%s", n, err, since, diff)
+		}
+	}
+}

@@ -1,0 +1,325 @@
+package service
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
+	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/store/embedded"
+)
+
+// kafkas runs a test with a broker that pretends, and with a real one whose address is in
+// ROUTEVIGIL_TEST_KAFKA.
+func kafkas(t *testing.T, f func(t *testing.T, address string)) {
+	t.Run("kfake", func(t *testing.T) {
+		k, err := kfake.NewCluster(kfake.NumBrokers(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(k.Close)
+		f(t, k.ListenAddrs()[0])
+	})
+	t.Run("Kafka", func(t *testing.T) {
+		address := os.Getenv("ROUTEVIGIL_TEST_KAFKA")
+		if address == "" {
+			bgptest.Missing(t, "ROUTEVIGIL_TEST_KAFKA does not say where a Kafka broker is")
+		}
+		f(t, address)
+	})
+}
+
+// onKafka is a configuration on the small Internet, with topics of its own that are there.
+func onKafka(t testing.TB, address string, f *feed) config.Config {
+	t.Helper()
+	c := configuration(t, f.url())
+	c.Kafka.Brokers, c.Kafka.Prefix, c.Kafka.Partitions = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano()), 4
+	c.Kafka.Takeover, c.Kafka.Checkpoint = 2*time.Second, 2*time.Second
+	k, err := kafkabus.Connect(c.Kafka, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if err := k.Init(t.Context(), func(string, string) {}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if err := k.Check(t.Context()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	return c
+}
+
+// role starts "routevigil NAME" as a process of its own.
+func role(t *testing.T, name string, c config.Config) *process {
+	t.Helper()
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), name+".yaml")
+	var text strings.Builder
+	fmt.Fprintf(&text, "ingest:\n  backfill: {enabled: false}\n  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n",
+		c.Ingest.RISLive.Name, c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
+	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {directory: %q}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.Store.Directory, c.API.Listen)
+	fmt.Fprintf(&text, "kafka: {brokers: [%q], prefix: %q, takeover: %s, checkpoint: %s}\n", c.Kafka.Brokers[0], c.Kafka.Prefix, c.Kafka.Takeover, c.Kafka.Checkpoint)
+	for _, w := range c.Alert.Webhooks {
+		fmt.Fprintf(&text, "alert: {webhooks: [{name: %q, url: %q, secret: %q, timeout: %s}]}\n", w.Name, string(w.URL), string(w.Secret), w.Timeout)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{command: exec.Command(binary, name, "-c", file, "--log-level", "warn")}
+	stderr, err := p.command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := make(chan string, 1)
+	p.errors.Go(func() {
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			if _, url, ok := strings.Cut(lines.Text(), " on http://"); ok {
+				host, _, _ := strings.Cut(url, "/")
+				address <- "http://" + host
+				continue
+			}
+			t.Log(name + ": " + lines.Text())
+		}
+		close(address)
+		io.Copy(io.Discard, stderr)
+	})
+	url, ok := <-address
+	if !ok {
+		t.Fatalf("%s ended before it listened: %v", name, p.wait())
+	}
+	p.client = newClient(t, url)
+	t.Cleanup(func() {
+		p.command.Process.Kill() // fails where it has ended already, as it should
+		p.wait()
+	})
+	return p
+}
+
+// kill ends a process as a power cut would.
+func (p *process) kill() {
+	p.command.Process.Kill()
+	p.wait()
+}
+
+// TestRolesKilled runs two collectors of one feed, two detectors and a recorder, each a process, has things
+// happen, and kills them meanwhile. In the end what is stored is what a detector finds that goes through
+// the whole of Kafka's log undisturbed; and every change was told once.
+func TestRolesKilled(t *testing.T) {
+	kafkas(t, func(t *testing.T, address string) {
+		f, hook := newFeed(t), newReceiver(t)
+		c := onKafka(t, address, f)
+		with := func(hooks bool) config.Config { // a directory of its own
+			own := c
+			own.Store.Directory = filepath.Join(t.TempDir(), "store")
+			if hooks {
+				own.Alert.Webhooks = append(own.Alert.Webhooks, hook.configuration("hook"))
+			}
+			return own
+		}
+		configurations := map[string]config.Config{"record": with(true)}
+		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record"}
+		for _, name := range names[:4] {
+			configurations[name] = with(false)
+		}
+		processes := map[string]*process{}
+		start := func(name string) {
+			command, _, _ := strings.Cut(name, " ")
+			processes[name] = role(t, command, configurations[name])
+		}
+		for _, name := range names {
+			start(name)
+		}
+		ready := func(name string) {
+			t.Helper()
+			eventually(t, func() string {
+				if status, reasons := processes[name].ready(); status != 200 {
+					return fmt.Sprintf("%s is not ready (%d): %s", name, status, reasons)
+				}
+				return ""
+			})
+		}
+		eventually(t, func() string {
+			if n := f.subscribers(); n < 2 {
+				return fmt.Sprintf("%d collectors listen", n)
+			}
+			return ""
+		})
+		f.background(t, 5*time.Millisecond)
+		for _, name := range names {
+			ready(name)
+		}
+		const seed = 7
+		random := rand.New(rand.NewPCG(seed, 0))
+		t.Logf("seed %d", seed)
+		const cases = 8
+		for i := range cases {
+			f.tell(hijack(i, 0, 6)...)
+			victimOf := names[random.IntN(len(names))]
+			if i < len(names) {
+				victimOf = names[i] // each once at least
+			}
+			time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond) // a moment, whichever it is
+			processes[victimOf].kill()
+			f.tell(hijack(i, 6, sessions)...) // one collector hears it at least
+			start(victimOf)
+			whenHeard(t, hook, i, incident.Opened)
+			if strings.HasPrefix(victimOf, "collect") {
+				eventually(t, func() string {
+					if f.subscribers() < 2 {
+						return "a collector does not listen again"
+					}
+					return ""
+				})
+			}
+			f.tell(heal(i)...)
+			ready(victimOf)
+			whenHeard(t, hook, i, incident.Closed)
+		}
+		last := 0
+		eventually(t, func() string { // nothing is under way any more
+			n := len(hook.told())
+			open := len(processes["record"].incidents("status=open"))
+			if n != last || open > 0 {
+				last = n
+				return fmt.Sprintf("%d incidents are open", open)
+			}
+			return ""
+		})
+		for _, name := range names {
+			processes[name].kill()
+		}
+		compareWithUndisturbed(t, configurations["record"], hook, cases)
+	})
+}
+
+// compareWithUndisturbed goes through the log with a new detector.
+func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases int) {
+	t.Helper()
+	s, err := embedded.Open(c.Store, testLog(t), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	stats, err := s.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, checkpoint, err := s.Checkpoint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := Recorder{store: s}
+	if err := x.load(t.Context()); err != nil {
+		t.Fatalf("%v: %s", err, checkpoint)
+	}
+	until := x.progress.Step + stats.LastPosition - x.progress.Position
+	change := func(e *incident.Event) string {
+		return fmt.Sprintf("%s %s at %s: %s", e.Incident.ID, e.Change, e.Time.UTC().Format(time.RFC3339Nano), e.Incident.Title)
+	}
+	events, err := s.Events(t.Context(), "", 0, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, told []string
+	for i := range events {
+		got = append(got, change(&events[i]))
+	}
+
+	d, err := NewDetector(t.Context(), c, "test", testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.operations.listener.Close()
+	defer d.keeper.close()
+	defer d.cluster.Close()
+	if _, _, err := d.restore(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.cluster.Follow(kafkabus.LogOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	rows, once := uint64(0), map[string]bool{}
+	for number := uint64(0); number < until; {
+		step, err := l.Next(ctx)
+		if err != nil {
+			t.Fatalf("after step %d of %d: %v", number, until, err)
+		}
+		number = step.Number
+		for _, u := range step.Updates {
+			rows += uint64(max(1, len(u.Announced)+len(u.Withdrawn)))
+			what := fmt.Sprint(u.Time, u.Peer, u.Kind, u.Withdrawn, u.Announced, u.Attrs.ASPath)
+			if once[what] && u.Kind == ingest.Routes { // the feed gives each a stamp of its own
+				t.Errorf("what both collectors heard counts twice: %s", what)
+			}
+			once[what] = true
+		}
+		d.pipeline.judge(&step.Batch)
+	}
+	var want []string
+	for i := range d.pipeline.events {
+		want = append(want, change(&d.pipeline.events[i]))
+	}
+	t.Logf("%d changes, %d routes in %d steps", len(got), rows, until)
+	if len(got) < len(want) && slices.Equal(got, want[:len(got)]) {
+		t.Errorf("the last %d changes are not stored: %v", len(want)-len(got), want[len(got):])
+	} else if !slices.Equal(got, want) {
+		t.Errorf("stored is\n%s\nundisturbed would be\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if stats.Updates != rows {
+		t.Errorf("%d routes are stored, the log has %d", stats.Updates, rows)
+	}
+	hook.mu.Lock()
+	keys := len(hook.events)
+	hook.mu.Unlock()
+	for _, e := range hook.told() {
+		told = append(told, change(&e))
+	}
+	if slices.Sort(told); len(slices.Compact(told)) != keys {
+		t.Errorf("%d keys for %d changes", keys, len(slices.Compact(told)))
+	}
+	for i := range cases {
+		n := 0
+		for _, e := range events {
+			if e.Change == incident.Opened && slices.Contains(e.Incident.Victims, victim(i).asn) {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d incidents about AS%d, want one", n, victim(i).asn)
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Error("it took too long")
+	}
+}
