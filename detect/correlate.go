@@ -60,10 +60,11 @@ type correlator struct {
 	unmuteAt ingest.Time     // when the first mute ends that silences an incident; 0: none does
 	earliest ingest.Time     // no deadline of any case is before; 0: not known
 	sequence uint64
+	blind    map[string]string // why, by collector
 }
 
 func newCorrelator(c Configuration, peers *peerSet, fullFeed func() map[peerID]bool, emit func(incident.Event)) *correlator {
-	return &correlator{config: c, peers: peers, fullFeed: fullFeed, emit: emit, cases: map[caseKey]*incidentCase{}}
+	return &correlator{config: c, peers: peers, fullFeed: fullFeed, emit: emit, cases: map[caseKey]*incidentCase{}, blind: map[string]string{}}
 }
 
 // need is how many distinct peer ASNs must agree.
@@ -176,8 +177,11 @@ func (c *correlator) severityNow(ic *incidentCase) incident.Severity {
 // rank is the severity of a case as it stands.
 func (c *correlator) rank(ic *incidentCase, confidence float64) incident.Severity {
 	s := severity(ic.key.kind, len(ic.findings), confidence, c.share(ic))
-	if ic.key.kind == incident.VisibilityLoss {
+	switch ic.key.kind {
+	case incident.VisibilityLoss:
 		s = ic.lossSeverity()
+	case incident.FeedBlind: // nothing is wrong with routing, but nobody would know
+		s = incident.Medium
 	}
 	return severe(s, ic.key.kind, ic.watches())
 }
@@ -188,7 +192,7 @@ func (c *correlator) sendChange(ic *incidentCase, now ingest.Time) {
 	switch last := ic.last; {
 	case inc.Severity != last.Severity:
 		change = incident.SeverityChanged
-	case inc.PrefixCount == last.PrefixCount && inc.Visibility.Peers == last.Visibility.Peers && inc.Confidence == last.Confidence:
+	case inc.PrefixCount == last.PrefixCount && inc.Visibility.Peers == last.Visibility.Peers && inc.Confidence == last.Confidence && slices.Equal(inc.Degraded, last.Degraded):
 		ic.dirty = false
 		return
 	case inc.PrefixCount < last.PrefixCount || inc.PrefixCount == last.PrefixCount && inc.Visibility.PeerASNs < last.Visibility.PeerASNs:
@@ -298,7 +302,7 @@ func incidentID(k caseKey, started time.Time) string {
 func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	inc := incident.Incident{ID: ic.last.ID, Kind: ic.key.kind, Status: incident.Open, StartedAt: ic.last.StartedAt,
 		DetectedAt: ic.last.DetectedAt, Offenders: []uint32{}, Accomplices: []uint32{}, Victims: []uint32{},
-		Degraded: []string{}, Watches: watchNames(ic.watches()), PrefixCount: len(ic.findings)}
+		Degraded: c.degraded(ic), Watches: watchNames(ic.watches()), PrefixCount: len(ic.findings)}
 	if len(ic.findings) == 0 {
 		// Nothing is left to describe: what it was at its last report, seen by nobody.
 		inc = ic.last
@@ -322,6 +326,9 @@ func (c *correlator) describe(ic *incidentCase) incident.Incident {
 	}
 	inc.Offenders, inc.Accomplices, inc.Victims = ic.offenders.top(), ic.accomplices.top(), ic.victims.top()
 	prefixes := ic.sample()
+	if ic.key.kind == incident.FeedBlind {
+		prefixes, inc.PrefixCount, inc.Prefixes = nil, 0, []incident.Prefix{}
+	}
 	for _, p := range prefixes {
 		inc.Prefixes = append(inc.Prefixes, ic.findings[p].verdict.prefix(p))
 	}

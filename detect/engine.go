@@ -111,6 +111,11 @@ type Engine struct {
 
 	witnesses witnesses // as of the last look
 
+	feeds        map[string]*feedState // by collector
+	lastFeed     *feedState
+	lastFeedName string
+	feedNews     bool // something was heard since the last look at them
+
 	idScratch []uint32
 }
 
@@ -123,7 +128,7 @@ type pendingUpdate struct {
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{},
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{}, feeds: map[string]*feedState{},
 		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
 	e.given, e.infers = k, k.Relationships == nil
 	k.Relationships = e.relationships()
@@ -160,6 +165,7 @@ func (e *Engine) Apply(u *ingest.Update) {
 	} else {
 		e.startWarmup(max(u.Time, e.clock))
 		e.Advance(u.Time)
+		e.heard(u)
 	}
 	if u.Kind != ingest.PeerDown && len(e.gone) > 0 {
 		e.flush()
@@ -413,6 +419,7 @@ func (e *Engine) FinishBaseline() {
 		}
 	}
 	e.weighFeeds()
+	e.countFeeds()
 }
 
 // fullFeed returns the peers that carry at least half as many routes as the one with most.

@@ -63,6 +63,7 @@ type snapshot struct {
 	Bursts              []burstSnapshot
 	Turns               []turnSnapshot
 	Losses              []lossSnapshot
+	Feeds               map[string]feedState
 }
 
 type peerSnapshot struct {
@@ -161,6 +162,10 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		}
 		s.Cases = append(s.Cases, caseSnapshot{string(k.kind), k.offender, k.victim, uint8(ic.state), ic.deadline,
 			ic.peak, ic.most, last, ic.reported, ic.quietFrom, ic.dirty})
+	}
+	s.Feeds = map[string]feedState{}
+	for name, f := range e.feeds {
+		s.Feeds[name] = *f
 	}
 	var b bytes.Buffer
 	z, err := zstd.NewWriter(&b)
@@ -304,7 +309,10 @@ func (e *Engine) Restore(state []byte) error {
 	if err := e.loadLosses(&s, places); err != nil {
 		return err
 	}
-	return e.loadCases(&s, places)
+	if err := e.loadCases(&s, places); err != nil {
+		return err
+	}
+	return e.loadFeeds(&s)
 }
 
 func (b *specifics) save(out *snapshot) error {

@@ -154,12 +154,18 @@ func (e *Engine) look(t ingest.Time) {
 		e.parallel(func(s *shard) { s.ageBaseline(uint16(t / oneDay % 8)) })
 	}
 	for {
-		at := e.nextLook()
+		at, feeds := e.nextLook(), e.nextFeedLook()
+		if at == 0 || feeds != 0 && feeds < at {
+			at = feeds
+		}
 		if at == 0 || at > t {
 			return
 		}
 		e.cases.fireDeadlines(at)
 		e.clock = at
+		if at == feeds {
+			e.lookAtFeeds()
+		}
 		e.findWitnesses()
 		need := e.cases.need()
 		e.parallel(func(s *shard) {
@@ -261,7 +267,7 @@ func (e *Engine) findWitnesses() {
 	}
 	for id := range e.peers.list {
 		p := &e.peers.list[id]
-		if !p.up {
+		if _, blind := e.cases.blind[p.Collector]; blind || !p.up {
 			continue
 		}
 		for f, full := range e.peerIsFull(id) {

@@ -9,6 +9,9 @@ import (
 
 // title says in one line who did what to whom.
 func title(inc *incident.Incident) string {
+	if inc.Kind == incident.FeedBlind {
+		return blindTitle(inc)
+	}
 	p := inc.Prefixes[0]
 	off, victims := asList(inc.Offenders[:min(1, len(inc.Offenders))]), asList(inc.Victims)
 	what := p.Prefix.String()
@@ -92,11 +95,12 @@ var whatItMeans = map[incident.Kind]string{
 	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
 	incident.ROAChange: "The routes are as ever, but networks that validate origins drop them from now on, so traffic to these addresses fails in parts of the Internet. " +
 		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
+	incident.FeedBlind:      "What this collector does not say must not be taken for something that is not there: verdicts that depend on it are marked as degraded, and no loss of visibility is told from it.",
+	incident.VisibilityLoss: "Where there is no route, traffic to these addresses is discarded. Whether the network itself, its providers or a filter took the routes away, the routes do not tell.",
 	incident.NewNeighbour:   "A network passes on these routes that the watch names neither as an upstream nor as a peer: a new contract that the watch does not know of yet, a leak, or a path that somebody made up.",
 	incident.NewPrefix:      "The watched network announces something that its watch does not have, or parts smaller than it allows: a change of its own that the watch does not know of yet, or a slip.",
 	incident.PathPolicy:     "Traffic to these addresses passes a network that it must not pass, or none of those that it must.",
 	incident.BlackholeLeak:  "A route that asks for traffic to be discarded has spread beyond the network that was asked.",
-	incident.VisibilityLoss: "Where there is no route, traffic to these addresses is discarded. Whether the network itself, its providers or a filter took the routes away, the routes do not tell.",
 }
 
 func plural(n int, one, more string) string {
@@ -112,6 +116,8 @@ func explain(inc *incident.Incident) string {
 	fmt.Fprintf(&b, "%s. It was first seen at %s", title(inc), inc.StartedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
 	if inc.EndedAt != nil {
 		fmt.Fprintf(&b, " and ended at %s.", inc.EndedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+	} else if inc.Kind == incident.FeedBlind {
+		b.WriteString(".")
 	} else if v := inc.Visibility; inc.Kind == incident.VisibilityLoss {
 		fmt.Fprintf(&b, "; missing at %s in %s, where %s a full table.", plural(v.Peers, "peer", "peers"), plural(v.PeerASNs, "network", "networks"),
 			plural(v.FullFeedPeers, "peer carries", "peers carry"))
