@@ -150,6 +150,10 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 // some peers, though by that tail it has what is accused and gives it to one neighbour alone. The forger stands further on,
 // behind the last link that nobody has seen. It returns their places on the tail, 0 and 0 where there are none.
 func (s *shard) contradicted(e *entry, g *group) (denies, forger int) {
+	one := g.routes[0].node
+	if !slices.ContainsFunc(g.routes, func(r route) bool { return r.node != one }) { // a whole path is the tail, and says nothing of where else the route went
+		return 0, 0
+	}
 	for i := len(g.tail) - 2; i >= 1; i-- {
 		var by []peerID
 		for _, r := range e.routes {

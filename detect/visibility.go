@@ -34,7 +34,8 @@ import (
 //     that have been up for less than ten minutes are not asked;
 //   - what fewer than a third of the full tables had;
 //   - what a collector that is blind lacks (blind.go); it is told once that sees again, if it is still so;
-//   - prefixes that are new, whose origin is not established: a hijack that ends is no loss, nor is a test;
+//   - prefixes that are new, whose origin is not established, also where the baseline ends just then: a hijack that
+//     ends is no loss, nor is a test;
 //   - prefixes within a block that the same holder, or somebody it is connected with, still announces, and those
 //     that went over to announcing their parts: the addresses can still be reached;
 //   - beacons, which are withdrawn on purpose;
@@ -370,7 +371,7 @@ func (s *shard) tellLoss(e *entry, l *loss, f *finding) {
 // judgeLoss judges that e is lost. It returns nil where there is nothing to tell, and tells is false where too few
 // witnesses are left to say whether it is lost.
 func (s *shard) judgeLoss(e *entry, l *loss) (f *finding, tells bool) {
-	o := s.lostOrigin(e)
+	o := s.lostOrigin(e, l.since)
 	if o == nil {
 		return nil, true
 	}
@@ -420,12 +421,15 @@ func (s *shard) judgeLoss(e *entry, l *loss) (f *finding, tells bool) {
 	return fd, true
 }
 
-// lostOrigin is the established origin that e last had, by most peers; nil where there is none.
-func (s *shard) lostOrigin(e *entry) *origins.Pair {
+// lostOrigin is the established origin that e last had, by most peers; nil where there is none. One that the baseline
+// had counts as such if it was there for half of the time until the loss began: not if it came and went meanwhile.
+func (s *shard) lostOrigin(e *entry, since ingest.Time) *origins.Pair {
+	before := s.table.history.Watched() - s.now.Sub(since)
 	var best *origins.Pair
 	var facts origins.Facts
 	for _, o := range s.usualOrigins(e) {
-		if !(o.Baseline() && !s.partial) && s.table.history.Present(o, s.now) < established || registry.ReservedASN(o.Origin()) {
+		present := s.table.history.Present(o, s.now)
+		if !(o.Baseline() && !s.partial && 2*present >= before) && present < established || registry.ReservedASN(o.Origin()) {
 			continue
 		}
 		f := s.table.history.Facts(o, s.now, s.peers.active)
