@@ -150,3 +150,58 @@ func (s *shard) takeAsNormal(id uint32, remembers bool, now ingest.Time) {
 		return true
 	})
 }
+
+// Accused tells whether an origin of a prefix, first seen then, was the offender of an incident.
+type Accused func(p netip.Prefix, origin uint32, first ingest.Time) bool
+
+// LearnPast gives an engine that is no longer learning what another, past, has learned of origins from the updates of the time before this one
+// began; past must not be used afterwards. Origins are brought together one by one, see [origins.History.Merge].
+// Suspicion counts on both sides. Whoever is accused is usual only if, at the end of the past, it had stayed for
+// [Configuration].Settle. And where the past knows what is usual for a prefix, an origin that only this engine's
+// baseline took as normal is judged, as if that history had been there before the baseline ([Engine.LoadHistory]).
+//
+// Like [Engine.Relate] it belongs just before a state is saved, so that after a crash the same comes of the same updates.
+func (e *Engine) LearnPast(past *Engine, accused Accused) {
+	e.flush()
+	past.flush()
+	past.history.Advance(past.clock, past.peers.active)
+	var pairs []origins.Pair
+	for _, from := range past.shards {
+		for _, old := range from.table.all() {
+			pairs = pairs[:0]
+			from.table.history.Each(old.origins, func(o *origins.Pair) bool {
+				if o.MarkedUsual() && accused(old.prefix, o.Origin(), o.First()) && !from.table.history.Settled(o, past.clock, past.config.Settle) {
+					o.Doubt()
+				}
+				pairs = append(pairs, from.table.history.AtRest(o))
+				return true
+			})
+			if len(pairs) == 0 {
+				continue
+			}
+			s := e.shardOf(old.prefix)
+			if id, ok := s.table.entryFor(old.prefix); ok {
+				s.learnPast(id, pairs, e.clock)
+			}
+		}
+	}
+	e.history.Earlier(past.history)
+}
+
+// learnPast brings what was known of an entry's origins together with what is.
+func (s *shard) learnPast(id uint32, past []origins.Pair, now ingest.Time) {
+	e := s.table.entry(id)
+	usual := func(o *origins.Pair) bool {
+		return slices.ContainsFunc(past, func(q origins.Pair) bool { return q.Origin() == o.Origin() && q.MarkedUsual() })
+	}
+	if slices.ContainsFunc(past, func(q origins.Pair) bool { return q.Origin() != 0 && s.table.history.Usual(&q, now) }) {
+		s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+			if o.Baseline() && !usual(o) {
+				o.Doubt()
+				s.markDirty(e, id, now)
+			}
+			return true
+		})
+	}
+	s.table.history.Merge(&e.origins, past)
+}

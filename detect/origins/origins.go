@@ -26,6 +26,14 @@
 // learned either. What it did in the meantime is counted in its own sums, and in nobody else's. A
 // usual pair stops being usual when it has been gone for [forgetAfter] half-lives.
 //
+// # Where it is learned from
+//
+// Table dumps and updates as they come; the detector's state and the history file of before; and where both are lost, the
+// updates that the store holds: another detector takes them beside the running one, and [History.Merge] brings together
+// what the two know. Those who originated what they should not in an incident of the store are not taken as normal from there,
+// unless they stayed for the settling time, and what only the new baseline took as normal is judged against what was
+// usual before.
+//
 // # Time
 //
 // All time is that of the events, and a prefix's history depends on its own updates and on ticks

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -155,6 +156,57 @@ func RouteOf(u *ingest.Update, a *bgp.Attributes, action store.Action, n bgp.NLR
 		r.OTC = a.OTC
 	}
 	return r
+}
+
+// UpdateOf makes the update that a row tells of, with what rows keep of its attributes: path, next hop, communities and OTC.
+func UpdateOf(r *store.Route) (ingest.Update, error) {
+	u := ingest.Update{Time: ingest.TimeOf(r.Time), Peer: ingest.Peer{Collector: r.Collector, Addr: r.PeerIP, ASN: r.PeerASN, View: r.View}}
+	n := []bgp.NLRI{{Prefix: r.Prefix, PathID: r.PathID}}
+	switch r.Action {
+	case store.PeerUp:
+		u.Kind = ingest.PeerUp
+		return u, nil
+	case store.PeerDown:
+		u.Kind = ingest.PeerDown
+		return u, nil
+	case store.Withdraw:
+		u.Withdrawn = n
+		return u, nil
+	case store.RIB:
+		u.Kind = ingest.RIB
+	}
+	u.Announced = n
+	a := &u.Attrs
+	var err error
+	if a.ASPath, err = bgp.ParseASPath(r.ASPath); err != nil {
+		return u, err
+	}
+	a.Has, a.NextHop = bgp.HasOrigin|bgp.HasASPath|bgp.HasNextHop, r.NextHop
+	for _, text := range r.Communities {
+		var parts [3]uint32
+		fields := strings.Split(text, ":")
+		if len(fields) != 2 && len(fields) != 3 {
+			return u, fmt.Errorf("community %q", text)
+		}
+		for i, f := range fields {
+			v, err := strconv.ParseUint(f, 10, 16*(len(fields)-1))
+			if err != nil {
+				return u, fmt.Errorf("community %q: %w", text, err)
+			}
+			parts[i] = uint32(v)
+		}
+		if len(fields) == 2 {
+			a.Has |= bgp.HasCommunities
+			a.Communities = append(a.Communities, parts[0]<<16|parts[1])
+		} else {
+			a.Has |= bgp.HasLargeCommunities
+			a.LargeCommunities = append(a.LargeCommunities, bgp.LargeCommunity{Global: parts[0], Local1: parts[1], Local2: parts[2]})
+		}
+	}
+	if r.OTC != 0 {
+		a.Has, a.OTC = a.Has|bgp.HasOTC, r.OTC
+	}
+	return u, nil
 }
 
 // communities writes RFC 1997 and RFC 8092 communities the way people do.

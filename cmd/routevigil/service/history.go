@@ -36,13 +36,16 @@ func (p *pipeline) saveHistory() {
 }
 
 // learnAnew gives the new engine what history there is, and then the baseline. A file that cannot be used
-// is set aside.
+// is set aside. Where there is none, what the store has up to p.position is learned later, beside the work (see learner).
 func (p *pipeline) learnAnew(baseline func() error) error {
 	if p.history.path == "" {
 		return baseline()
 	}
 	data, err := origins.ReadFile(p.history.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := p.learner.want(p.position); err != nil {
+			return err
+		}
 		return baseline()
 	}
 	if err == nil {
@@ -52,6 +55,9 @@ func (p *pipeline) learnAnew(baseline func() error) error {
 		aside := p.history.path + ".damaged"
 		p.log.Warn("the history of prefixes cannot be used and is set aside; it is learned anew", "file", p.history.path, "moved_to", aside, "error", err)
 		if err := os.Rename(p.history.path, aside); err != nil {
+			return err
+		}
+		if err := p.learner.want(p.position); err != nil {
 			return err
 		}
 		p.engine = p.newEngine()

@@ -39,6 +39,7 @@ type pipeline struct {
 	questions chan func(*detect.Engine)
 	inferrer  *inferrer
 	past      *past.Recorder // of the engine's state; may be nil
+	learner   *learner       // of history from the store; nil where there is none
 
 	keeping sync.Mutex // held while a state is being kept
 
@@ -89,6 +90,9 @@ func (p *pipeline) collect(ev incident.Event) { p.events = append(p.events, ev) 
 // where there is none that can be used, and then every batch recorded since. It ends with a
 // checkpoint, so that neither this work nor what the baseline's files said then is needed again.
 func (p *pipeline) recover(ctx context.Context, baseline func() error) error {
+	if err := p.learner.resume(); err != nil {
+		return err
+	}
 	position, state, err := p.store.Checkpoint(ctx)
 	saved := err == nil
 	switch {
@@ -211,6 +215,7 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 	p.saved, p.stopping, p.history.saved = time.Now(), stopping, time.Now()
 	inferring, stopInferring := context.WithCancel(ctx)
 	defer p.inferrer.work.Wait()
+	defer p.learner.wait()
 	defer stopInferring()
 	for {
 		batch, err := p.bus.Next(ctx)
@@ -235,6 +240,7 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 		}
 		p.answer()
 		p.inferrer.begin(inferring, p.engine)
+		p.learner.begin(inferring)
 		p.publishStatus(false)
 		if time.Since(p.saved) >= p.every {
 			if err := p.checkpoint(ctx); err != nil {
@@ -359,6 +365,7 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 		return err
 	}
 	p.inferrer.bringIn(p.engine)
+	p.learner.bringIn(p.engine)
 	state, err := p.engine.Snapshot()
 	if err != nil {
 		return err
@@ -370,6 +377,7 @@ func (p *pipeline) checkpoint(ctx context.Context) error {
 		return fmt.Errorf("saving the detector's state: %w", err)
 	}
 	p.metrics.checkpoints.Inc()
+	p.learner.saved()
 	p.keepState(state)
 	return nil
 }

@@ -109,6 +109,7 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 		questions: make(chan func(*detect.Engine)),
 		inferrer:  newInferrer(inferEvery, log.With("component", "detect")),
 		past:      s.keeper.past,
+		learner:   newLearner(filepath.Join(c.Store.Directory, learnName), s.store, c.Detect, s.keeper.knowledge, log.With("component", "detect"), registry),
 	}
 	s.pipeline.newEngine = func() *detect.Engine { return detect.New(c.Detect, s.keeper.knowledge(), s.pipeline.collect) }
 	s.pipeline.engine = s.pipeline.newEngine()
@@ -393,6 +394,9 @@ func (s *Service) health() api.Health {
 		} else {
 			because("The detector is learning what is normal until %s; it raises nothing before.", st.LearnUntil.Time().Format("15:04:05 UTC"))
 		}
+	}
+	if sentence := s.pipeline.learner.sentence(); sentence != "" {
+		h.Reasons = append(h.Reasons, sentence)
 	}
 	if s.vrps != nil {
 		if sentence := s.vrps.trouble(); sentence != "" {
