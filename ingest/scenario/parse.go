@@ -21,6 +21,7 @@ const (
 	maxErrors = 100
 	maxLinks  = 1 << 20
 	maxRoutes = 1 << 20 // announced and withdrawn prefixes, over all peers
+	maxHolder = 64
 	maxOffset = 366 * 24 * time.Hour
 )
 
@@ -255,6 +256,9 @@ func (p *parser) delegated(args []string) error {
 		d.Status, d.Holder, numbers = "assigned", args[2], args[3:]
 		if err := checkName(d.Holder); err != nil {
 			return fmt.Errorf("delegated: the holder: %w", err)
+		}
+		if len(d.Holder) > maxHolder {
+			return fmt.Errorf("delegated: the holder: longer than %d bytes", maxHolder)
 		}
 		if len(numbers) == 0 {
 			return errors.New("delegated: name a prefix or an ASN")
