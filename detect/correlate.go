@@ -461,7 +461,7 @@ func (c *correlator) share(ic *incidentCase) float64 {
 
 // severity ranks an incident by kind, spread and certainty: an attack seen by half of the full
 // feeds is critical, one seen by less than a twentieth is medium, and so is a re-origination, whose traffic
-// goes astray as surely. A leak must also be large; one of more-specifics of one's own is low, and high at the
+// goes astray as surely. Squatting, by which none does, is a step below. A leak must also be large; one of more-specifics of one's own is low, and high at the
 // most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium. That a watched network has a new
 // neighbour or prefix is low, and medium where half of the full feeds see it; a path against its policy is medium,
 // and high then. Watches have the last word, see [severe].
@@ -470,6 +470,13 @@ func severity(k incident.Kind, prefixes int, confidence, share float64) incident
 	switch k {
 	case incident.OriginHijack, incident.SubprefixHijack, incident.ForgedPath, incident.ForgedPathSubprefix, incident.ReoriginationLeak:
 		rank = incident.High.Rank()
+		if share >= 0.5 {
+			rank++
+		} else if share < 0.05 {
+			rank--
+		}
+	case incident.Squatting:
+		rank = incident.Medium.Rank()
 		if share >= 0.5 {
 			rank++
 		} else if share < 0.05 {

@@ -191,7 +191,8 @@ func (s *shard) judge(e *entry, g *group) *verdict {
 	}
 	var v *verdict
 	switch {
-	case len(expected) == 0: // a prefix like no other: only the RPKI can tell
+	case len(expected) == 0: // a prefix like no other: only registers can tell
+		v = s.judgeSquatting(e, g, origin)
 	case s.sameHolder(usual, origin) || s.hides(usual, g, origin):
 		v = s.judgeForged(e, g, origin, nil, usual)
 	case len(usual) > 0:

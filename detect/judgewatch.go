@@ -105,7 +105,7 @@ func (s *shard) weighDeclaredOrigin(e *entry, g *group, origin uint32, v *verdic
 	if ws == nil {
 		return v
 	}
-	accused := v.is(incident.OriginHijack, incident.SubprefixHijack, incident.TypoASN)
+	accused := v.is(incident.OriginHijack, incident.SubprefixHijack, incident.TypoASN, incident.Squatting)
 	i := slices.IndexFunc(ws, func(w *watch) bool { return has(w.origins, origin) })
 	planner, plan := planOf(ws, s.now, func(p *Plan) bool {
 		if len(p.Prefixes) > 0 && !within(e.prefix, p.Prefixes) {
@@ -139,7 +139,7 @@ func (s *shard) weighDeclaredOrigin(e *entry, g *group, origin uint32, v *verdic
 func (s *shard) weighUnexpected(e *entry, g *group, origin uint32, at netip.Prefix, w *watch, v *verdict) *verdict {
 	switch {
 	case v.is(incident.OriginHijack, incident.SubprefixHijack, incident.TypoASN):
-	case v.raised() && !v.is(incident.RPKIInvalid):
+	case v.raised() && !v.is(incident.RPKIInvalid, incident.Squatting):
 		return v // it has a better explanation
 	default:
 		v = s.unexpected(g, origin, at, w, e.prefix)

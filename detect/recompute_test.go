@@ -42,7 +42,7 @@ func TestLedgersRecompute(t *testing.T) {
 		}
 	}
 	for _, kind := range []incident.Kind{incident.OriginHijack, incident.SubprefixHijack, incident.ForgedPathSubprefix, incident.RouteLeak,
-		incident.ReoriginationLeak, incident.InternalSpecifics, incident.BlackholeLeak, incident.Prepend, incident.RPKIInvalid} {
+		incident.ReoriginationLeak, incident.InternalSpecifics, incident.BlackholeLeak, incident.Prepend, incident.RPKIInvalid, incident.Squatting} {
 		if kinds[kind] == 0 {
 			t.Errorf("no ledger tells of %s", kind)
 		}

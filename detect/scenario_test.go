@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
@@ -22,6 +25,18 @@ type outcome struct {
 	incidents []incident.Incident
 }
 
+// delegationsOf takes the way that the RIRs' statistics take.
+func delegationsOf(sc *scenario.Scenario) *registry.Set {
+	var b bytes.Buffer
+	err := sc.WriteDelegated(&b)
+	set, readErr := registry.Read(&b, sc.Name)
+	if err = errors.Join(err, readErr); err != nil {
+		panic(err) // the scenario was parsed, and is written as its reader has it
+	}
+	return set
+}
+
+// knowledgeOf is what a scenario says was known beforehand.
 func knowledgeOf(sc *scenario.Scenario) Knowledge {
 	k := Knowledge{Organisations: topology.NewOrganisations(sc.Name)}
 	rels := topology.NewBuilder(topology.Published, sc.Name)
@@ -50,6 +65,9 @@ func knowledgeOf(sc *scenario.Scenario) Knowledge {
 			names[asn] = name
 			k.Organisations.Set(asn, name)
 		}
+	}
+	if len(sc.Delegations()) > 0 {
+		k.Delegations = delegationsOf(sc)
 	}
 	return k
 }

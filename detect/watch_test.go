@@ -122,6 +122,12 @@ func TestWatchesMatter(t *testing.T) {
 			t.Errorf("%s: no hijack without the watch", name)
 		}
 	}
+	sc, _ := watchScenario(t, "testdata/watches/squatting.scenario")
+	if o := play(sc, scenarioConfiguration()); !slices.ContainsFunc(o.incidents, func(i incident.Incident) bool {
+		return i.Kind == incident.Squatting && slices.Contains(i.Offenders, 36561)
+	}) {
+		t.Error("squatting: none by the declared origin without the watch")
+	}
 	for _, name := range []string{"valid-origin", "named-neighbour", "old-prefix", "planned-prefix"} { // with a watch that forbids it
 		sc, w := watchScenario(t, "testdata/watches/"+name+".scenario")
 		k := knowledgeOf(sc)

@@ -34,6 +34,11 @@ func title(inc *incident.Incident) string {
 		return fmt.Sprintf("%s announces %s of %s with a forged path", off, what, victims)
 	case incident.ForgedPathSubprefix:
 		return fmt.Sprintf("%s announces %s in the name of %s, part of %s", off, what, victims, covering)
+	case incident.Squatting:
+		if len(inc.Victims) > 0 {
+			return fmt.Sprintf("%s announces %s, unused space of %s", off, what, victims)
+		}
+		return fmt.Sprintf("%s announces %s, space that nobody uses", off, what)
 	case incident.RouteLeak:
 		return fmt.Sprintf("%s leaks %s of %s to %s", off, what, victims, asList(inc.Accomplices))
 	case incident.ReoriginationLeak:
@@ -83,16 +88,18 @@ var whatItMeans = map[incident.Kind]string{
 	incident.SubprefixHijack:     "Routers prefer the longer prefix, so wherever it spreads it takes all traffic for these addresses, however good the usual route is.",
 	incident.ForgedPath:          "The origin looks right, so origin validation does not object; traffic may pass through an AS that has no business in it.",
 	incident.ForgedPathSubprefix: "The origin looks right and the prefix is longer than the usual one: origin validation may not object, and wherever it spreads it takes all traffic.",
-	incident.RouteLeak:           "A network passes on routes that it should have kept: traffic takes a detour through a network that was not meant to carry it and may not be able to.",
-	incident.ReoriginationLeak:   "So many victims at once are hardly an attack: most likely routes were taken into a network's own routing and announced anew, without their paths (RFC 7908 type 5). Whatever the cause, traffic for all these addresses goes astray where these routes are preferred.",
-	incident.InternalSpecifics:   "Routes meant for the inside of a network have got out (RFC 7908 type 6). The addresses stay with their holder, but traffic may come in at places not built for it, and where there are many such routes, routers elsewhere may run full or end the session.",
-	incident.Prepend:             "The origin is a number of prepends that landed in the place of an AS. The prefix stays reachable; the AS blamed has nothing to do with it.",
-	incident.TypoASN:             "The new origin is one slip of the finger from the right one: most likely a mistake in a configuration.",
-	incident.TypoPrefix:          "The prefix is one slip of the finger from one that the network announced until now: most likely a mistake in a configuration, which costs the network its own prefix, too.",
-	incident.PrivateASNLeak:      "AS numbers for private use were not removed before the route was passed on.",
-	incident.BogonASN:            "A reserved AS number was not removed before the route was passed on.",
-	incident.BogonPrefix:         "Nobody may use these addresses in the global table.",
-	incident.RPKIInvalid:         "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
+	incident.Squatting: "Whoever uses addresses that nobody misses is hard to find: they often serve to send spam or to attack others, and their holder, if there is one, is blamed. " +
+		"No traffic of others goes astray.",
+	incident.RouteLeak:         "A network passes on routes that it should have kept: traffic takes a detour through a network that was not meant to carry it and may not be able to.",
+	incident.ReoriginationLeak: "So many victims at once are hardly an attack: most likely routes were taken into a network's own routing and announced anew, without their paths (RFC 7908 type 5). Whatever the cause, traffic for all these addresses goes astray where these routes are preferred.",
+	incident.InternalSpecifics: "Routes meant for the inside of a network have got out (RFC 7908 type 6). The addresses stay with their holder, but traffic may come in at places not built for it, and where there are many such routes, routers elsewhere may run full or end the session.",
+	incident.Prepend:           "The origin is a number of prepends that landed in the place of an AS. The prefix stays reachable; the AS blamed has nothing to do with it.",
+	incident.TypoASN:           "The new origin is one slip of the finger from the right one: most likely a mistake in a configuration.",
+	incident.TypoPrefix:        "The prefix is one slip of the finger from one that the network announced until now: most likely a mistake in a configuration, which costs the network its own prefix, too.",
+	incident.PrivateASNLeak:    "AS numbers for private use were not removed before the route was passed on.",
+	incident.BogonASN:          "A reserved AS number was not removed before the route was passed on.",
+	incident.BogonPrefix:       "Nobody may use these addresses in the global table.",
+	incident.RPKIInvalid:       "Networks that validate origins drop this route, so the prefix is not reachable from everywhere; nothing else points to a hijack.",
 	incident.ROAChange: "The routes are as ever, but networks that validate origins drop them from now on, so traffic to these addresses fails in parts of the Internet. " +
 		"Whoever holds the addresses should look at the named ROAs: allow this origin and this length, or restore the ROA that is gone. If the addresses were handed over, the old origin should withdraw.",
 	incident.FeedBlind:      "What this collector does not say must not be taken for something that is not there: verdicts that depend on it are marked as degraded, and no loss of visibility is told from it.",

@@ -25,6 +25,7 @@ var telling = []struct {
 	{"rel.valley", RouteLeak},
 	{"community.blackhole", BlackholeLeak},
 	{"prefix.reserved", BogonPrefix},
+	{"space.unused", Squatting},
 	{"path.private_asn", PrivateASNLeak},
 	{"path.reserved_asn", BogonASN},
 	{"shape.small_origin", Prepend},

@@ -1,7 +1,9 @@
 package scorecard
 
 import (
+	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"iter"
 	"path"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
@@ -120,6 +123,17 @@ func each(us []ingest.Update) iter.Seq2[*ingest.Update, error] {
 	}
 }
 
+// delegationsOf takes the way that the RIRs' statistics take.
+func delegationsOf(sc *scenario.Scenario) *registry.Set {
+	var b bytes.Buffer
+	err := sc.WriteDelegated(&b)
+	set, readErr := registry.Read(&b, sc.Name)
+	if err = errors.Join(err, readErr); err != nil {
+		panic(err) // the scenario was parsed, and is written as its reader has it
+	}
+	return set
+}
+
 // knowledgeOf is what a scenario says was known beforehand.
 func knowledgeOf(sc *scenario.Scenario) detect.Knowledge {
 	k := detect.Knowledge{Organisations: topology.NewOrganisations(sc.Name)}
@@ -149,6 +163,9 @@ func knowledgeOf(sc *scenario.Scenario) detect.Knowledge {
 			names[asn] = name
 			k.Organisations.Set(asn, name)
 		}
+	}
+	if len(sc.Delegations()) > 0 {
+		k.Delegations = delegationsOf(sc)
 	}
 	return k
 }

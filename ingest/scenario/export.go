@@ -142,3 +142,33 @@ func (s *Scenario) WriteASOrg(w io.Writer) error {
 	}
 	return err
 }
+
+// WriteDelegated writes Delegations as one file of delegated-extended statistics.
+func (s *Scenario) WriteDelegated(w io.Writer) error {
+	var records []string
+	for _, d := range s.Delegations() {
+		day := ""
+		if !d.Since.IsZero() {
+			day = d.Since.Format("20060102")
+		}
+		record := func(kind, start string, value int) {
+			records = append(records, fmt.Sprintf("%s||%s|%s|%d|%s|%s|%s\n", d.Registry, kind, start, value, day, d.Status, d.Holder))
+		}
+		for _, p := range d.Prefixes {
+			if p.Addr().Is4() {
+				record("ipv4", p.Addr().String(), 1<<(32-p.Bits()))
+			} else {
+				record("ipv6", p.Addr().String(), p.Bits())
+			}
+		}
+		for _, a := range d.ASNs {
+			record("asn", formatASN(a), 1)
+		}
+	}
+	start := s.Start.Format("20060102")
+	if _, err := fmt.Fprintf(w, "2|nro|%s|%d|%s|%s|+0000\n", start, len(records), start, start); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, strings.Join(records, ""))
+	return err
+}

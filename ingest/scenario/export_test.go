@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
@@ -139,6 +140,37 @@ func TestWriteASOrgMergesGroupsThatShareAnAS(t *testing.T) {
 	}
 	if _, same := orgs.Same(4, 5); same {
 		t.Error("4 and 5 do not belong together")
+	}
+}
+
+// What the reader of the RIRs' statistics makes of delegations is what the scenario says.
+func TestWriteDelegated(t *testing.T) {
+	s, err := scenario.Parse(strings.NewReader("start 2026-01-01T00:00:00Z\ndelegated apnic 2012-05-20 a 1.0.0.0/22 2001:db8::/32 64500\ndelegated lacnic reserved 2.0.0.0/24"), t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := s.WriteDelegated(&b); err != nil {
+		t.Fatal(err)
+	}
+	set, err := registry.Read(&b, "scenario")
+	if err != nil {
+		t.Fatal(err)
+	}
+	as := set.ASN(64500)
+	for _, p := range []string{"1.0.3.0/24", "1.0.0.0/22", "2001:db8:ffff::/48"} {
+		h := set.Prefix(netip.MustParsePrefix(p))
+		if h.Status != registry.Assigned || h.Registry != "apnic" || h.Holder != "a" || h.Since.Format(time.DateOnly) != "2012-05-20" || !h.SameHolder(as) {
+			t.Errorf("%s: %+v", p, h)
+		}
+	}
+	if h := set.Prefix(netip.MustParsePrefix("2.0.0.0/24")); h.Status != registry.Reserved || h.Registry != "lacnic" {
+		t.Errorf("%+v is not reserved", h)
+	}
+	for _, p := range []string{"1.0.4.0/24", "0.255.255.0/24", "2.0.1.0/24"} {
+		if h := set.Prefix(netip.MustParsePrefix(p)); h.Status != registry.Unknown {
+			t.Errorf("%s, of which nothing is said: %+v", p, h)
+		}
 	}
 }
 

@@ -35,6 +35,21 @@ func (s *Scenario) String() string {
 	for _, o := range s.orgs {
 		line("org", join(o, formatASN, " "))
 	}
+	for _, d := range s.holdings {
+		w := []string{"delegated", d.Registry}
+		if d.Holder != "" {
+			w = append(w, d.Since.Format(time.DateOnly), d.Holder)
+		} else {
+			w = append(w, d.Status)
+		}
+		if len(d.Prefixes) > 0 {
+			w = append(w, join(d.Prefixes, netip.Prefix.String, " "))
+		}
+		if len(d.ASNs) > 0 {
+			w = append(w, join(d.ASNs, formatASN, " "))
+		}
+		line(w...)
+	}
 	for _, v := range s.peers {
 		w := []string{"peer", v.Name, v.Collector, formatASN(v.ASN), v.Addr.String()}
 		if v.Partial {

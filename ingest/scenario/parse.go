@@ -21,6 +21,7 @@ const (
 	maxErrors = 100
 	maxLinks  = 1 << 20
 	maxRoutes = 1 << 20 // announced and withdrawn prefixes, over all peers
+	maxHolder = 64
 	maxOffset = 366 * 24 * time.Hour
 )
 
@@ -79,7 +80,7 @@ func fields(line string) []string {
 	return f
 }
 
-const usage = "a statement is one of title, start, world, rel, vrp, org, peer, group, origin, rib, expect, or +OFFSET PEERS announce|withdraw|down|up"
+const usage = "a statement is one of title, start, world, rel, vrp, org, delegated, peer, group, origin, rib, expect, or +OFFSET PEERS announce|withdraw|down|up"
 
 func (p *parser) statement(f []string) error {
 	args := f[1:]
@@ -118,6 +119,8 @@ func (p *parser) statement(f []string) error {
 		}
 		p.s.orgs = append(p.s.orgs, asns)
 		return nil
+	case "delegated":
+		return p.delegated(args)
 	case "peer":
 		return p.peer(args)
 	case "group":
@@ -231,6 +234,51 @@ func (p *parser) vrp(args []string) error {
 		}
 	}
 	p.s.vrps = append(p.s.vrps, v)
+	return nil
+}
+
+var rirs = []string{"afrinic", "apnic", "arin", "lacnic", "ripencc"}
+
+func (p *parser) delegated(args []string) error {
+	if len(args) < 3 {
+		return errors.New("delegated: want RIR DATE HOLDER PREFIX|ASN… or RIR available|reserved PREFIX|ASN…")
+	}
+	d := Delegation{Registry: args[0], Status: args[1]}
+	if !slices.Contains(rirs, d.Registry) {
+		return fmt.Errorf("delegated: %q is none of %s", d.Registry, strings.Join(rirs, ", "))
+	}
+	numbers := args[2:]
+	if d.Status != "available" && d.Status != "reserved" {
+		var err error
+		if d.Since, err = time.Parse(time.DateOnly, args[1]); err != nil || d.Since.Year() < 1970 || d.Since.Year() > 2200 {
+			return fmt.Errorf("delegated: %q is neither a day like 2012-05-20 nor available or reserved", args[1])
+		}
+		d.Status, d.Holder, numbers = "assigned", args[2], args[3:]
+		if err := checkName(d.Holder); err != nil {
+			return fmt.Errorf("delegated: the holder: %w", err)
+		}
+		if len(d.Holder) > maxHolder {
+			return fmt.Errorf("delegated: the holder: longer than %d bytes", maxHolder)
+		}
+		if len(numbers) == 0 {
+			return errors.New("delegated: name a prefix or an ASN")
+		}
+	}
+	for _, n := range numbers {
+		if asn, err := bgp.ParseASN(n); err == nil {
+			d.ASNs = append(d.ASNs, asn)
+			continue
+		}
+		prefix, err := parsePrefix(n)
+		if err != nil {
+			return fmt.Errorf("delegated: %q is neither a prefix nor an ASN", n)
+		}
+		if prefix.Addr().Is6() && prefix.Bits() > 64 {
+			return fmt.Errorf("delegated: %s is longer than a registry delegates: a /64 at the most", prefix)
+		}
+		d.Prefixes = append(d.Prefixes, prefix)
+	}
+	p.s.holdings = append(p.s.holdings, d)
 	return nil
 }
 

@@ -15,6 +15,9 @@
 //	rel    174,701,1299 mesh     # each with each, as peers
 //	vrp    1.1.1.0/24 max 24 13335   # a validated ROA payload; without max, the prefix's length
 //	org    16509 14618           # ASNs of one organisation
+//	delegated apnic 2012-05-20 HOLDER 203.0.113.0/24 64500   # an RIR's statistics: which numbers
+//	                             # a holder has, by its opaque identifier, and since when
+//	delegated apnic available 198.51.100.0/24    # or that nobody has them; also reserved
 //
 // A relationship with "spare" behind it carries no routes and is not among those known; churn may
 // bring it to life (see [Play]).
@@ -75,6 +78,16 @@ type VRP struct {
 	ASN       uint32
 }
 
+// Delegation is what a number registry says of some prefixes and AS numbers.
+type Delegation struct {
+	Registry string    // such as "ripencc", as in the statistics
+	Status   string    // "assigned", "available" or "reserved"
+	Since    time.Time // the day; zero where nobody holds them
+	Holder   string    // the registry's opaque identifier; empty where nobody holds them
+	Prefixes []netip.Prefix
+	ASNs     []uint32
+}
+
 // Vantage is a collector's peer and the name by which a scenario speaks of it.
 type Vantage struct {
 	Name string
@@ -118,6 +131,7 @@ type Scenario struct {
 	spares   []Relationship
 	vrps     []VRP
 	orgs     [][]uint32
+	holdings []Delegation
 	peers    []Vantage
 	groups   []group
 	origins  []origin
@@ -210,6 +224,14 @@ func (s *Scenario) Orgs() [][]uint32 {
 		return slices.Concat(s.base.orgs, s.orgs)
 	}
 	return s.orgs
+}
+
+// Delegations lists what the number registries say, those of the world first.
+func (s *Scenario) Delegations() []Delegation {
+	if s.base != nil {
+		return slices.Concat(s.base.holdings, s.holdings)
+	}
+	return s.holdings
 }
 
 // Peers lists the vantage points, those of the world first.

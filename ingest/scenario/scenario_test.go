@@ -157,6 +157,13 @@ func TestParseErrors(t *testing.T) {
 		{"vrp host bits", head + "vrp 1.0.0.1/24 1", "4: vrp: 1.0.0.1/24 has bits beyond its length: write 1.0.0.0/24"},
 		{"vrp mapped", head + "vrp ::ffff:1.0.0.0/120 1", "4: vrp: "},
 		{"org alone", head + "org 1", "4: org: name at least two"},
+		{"delegated short", head + "delegated apnic available", "4: delegated: want"},
+		{"delegated by whom", head + "delegated nro available 1.0.0.0/24", `4: delegated: "nro" is none of`},
+		{"delegated when", head + "delegated apnic once upon 1.0.0.0/24", `4: delegated: "once" is neither a day`},
+		{"delegated what", head + "delegated apnic 2012-05-20 a", "4: delegated: name a prefix"},
+		{"delegated to whom", head + "delegated apnic 2012-05-20 " + strings.Repeat("a", 65) + " 1", "4: delegated: the holder: longer than"},
+		{"delegated number", head + "delegated apnic reserved 1.0.0.0/24 x", `4: delegated: "x" is neither`},
+		{"delegated long", head + "delegated apnic reserved 2001:db8::/65", "4: delegated: 2001:db8::/65 is longer"},
 		{"peer address", head + "peer c rrc00 1 nowhere", `4: peer: "nowhere" is not an address`},
 		{"peer name", head + "peer all rrc00 1 192.0.2.1", `4: peer: "all" has a meaning`},
 		{"peer name characters", head + "peer a,b rrc00 1 192.0.2.1", `4: peer: "a,b": a name`},
@@ -244,7 +251,7 @@ var same = cmp.Options{
 }
 
 func TestRoundTrip(t *testing.T) {
-	s := parse(t, pakistan)
+	s := parse(t, pakistan+"delegated apnic 2012-05-20 a 1.0.0.0/24 13335 2001:db8::/32\ndelegated arin available 2.0.0.0/24 7\n")
 	if diff := cmp.Diff(s, parse(t, s.String()), same, cmpopts.IgnoreFields(Scenario{}, "Name")); diff != "" {
 		t.Error(diff)
 	}
@@ -253,6 +260,7 @@ func TestRoundTrip(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(pakistan)
 	f.Add("start 2008-02-24T18:47:00Z\nworld\n+1s all announce 1.0.0.0/24 via 3491 {1,2} 3")
+	f.Add("start 2008-02-24T18:47:00Z\ndelegated apnic 2012-05-20 a 1.0.0.0/24 13335\ndelegated arin reserved 2001:db8::/32 7")
 	f.Add("rel 1 2 0 spare\nstart 1970-01-01T00:00:00.5Z\npeer x y 1 ::ffff:1.2.3.4\nrib ::/0 x AS1")
 	f.Fuzz(func(t *testing.T, text string) {
 		s, err := Parse(strings.NewReader(text), "fuzz")
