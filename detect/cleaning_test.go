@@ -37,7 +37,7 @@ func TestCleaningKeepsWhatIsUsed(t *testing.T) {
 	}
 	want := map[at][]uint32{}
 	intern := func(wire []uint32) nodeID {
-		return tab.paths.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}, false)
+		return tab.paths.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}, rootPlain)
 	}
 	check := func() {
 		t.Helper()
@@ -111,7 +111,7 @@ func TestTreeIsBounded(t *testing.T) {
 	tree.most = maxPathLength + 3
 	var ids []nodeID
 	for i := range uint32(10) {
-		ids = append(ids, tree.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{i + 1}}}, false))
+		ids = append(ids, tree.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{i + 1}}}, rootPlain))
 	}
 	if tree.size() > 4 || ids[2] == rootPlain || ids[9] != rootPlain {
 		t.Errorf("%d nodes: %v", tree.size(), ids)

@@ -271,7 +271,7 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 		x.History.UsualOrigins = append(x.History.UsualOrigins, asns(s.usualOrigins(known))...)
 		en.routes, en.origins, en.suspect = slices.Clone(known.routes), s.table.history.Copy(known.origins), known.suspect
 	}
-	node := s.table.paths.intern(path, false)
+	node := s.table.paths.intern(path, rootPlain)
 	x.ASPath = append(x.ASPath, s.table.paths.wire(node)...)
 	x.Watches = watchNames(s.know.watched.of(p, &verdict{also: x.ASPath}))
 	x.Relationships, x.Classes = s.pathLinks(p, node), s.pathClasses(node)

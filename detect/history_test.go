@@ -297,7 +297,7 @@ func TestNeighbours(t *testing.T) {
 		{[]uint32{4}, []uint32{0, 0}},
 	} {
 		u := announcement(ingest.Peer{}, netip.Prefix{}, c.path...)
-		if hop, up := tree.neighbours(tree.intern(u.Attrs.ASPath, false)); hop != c.want[0] || up != c.want[1] {
+		if hop, up := tree.neighbours(tree.intern(u.Attrs.ASPath, rootPlain)); hop != c.want[0] || up != c.want[1] {
 			t.Errorf("%v: %d and %d, want %v", c.path, hop, up, c.want)
 		}
 	}

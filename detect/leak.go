@@ -8,6 +8,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
 
@@ -19,11 +20,24 @@ import (
 //   - who is not at the top buys transit of those who are, or at best peers with them: between two of them nobody has
 //     a place, whatever else is known of him (Peerlock: draft-ietf-grow-route-leak-detection, McDaniel et al. 2021).
 //
+// The networks themselves may say of a route that it is for customers only: OTC (RFC 9234) names the AS that said so, and
+// which sent it to a customer, a peer or a route server's client, or the AS behind whoever marked it on arrival. From there
+// towards the collector one hop may go down or sideways, and every further one only down. So what decides is the first hop
+// beyond that one of which it is not known that it goes down: where it is known to go up or sideways, the AS before it
+// leaked the route (RFC 9234 §5: it came from a customer, or from a peer that the attribute does not name), and how that AS
+// had it need not be known. Where it is not known what the hop is, the leaker is not known either, and nothing is concluded;
+// nor where the named AS is not on the path (a route server that leaves its number out).
+//
+// Where false alarms remain: a network that has the roles of its sessions wrong marks what it sends up; and relationships that
+// are only inferred from a table with a leak in it, as of the routes of that table the mark is not kept.
+//
 // Then the ledger weighs, besides the relations and ASPA, who may give transit to whom: the customer cones, by the known
 // relations and by the as-set that the accused himself announces, and whether he has ever passed on another's route.
 //
 // All of it is asked when routes are judged, never for each of them; cones are kept from one judgement to the next.
 const (
+	weightMarkedToo      = 2.0  // OTC, beside what tells that the route went on to a provider or peer
+	weightMarkedByErr    = -3.5 // who had it from a customer was sent a mark that a customer must not send
 	weightPeerlock       = 3.0  // instead of known relations; a relation of the top that is wrong is rarer than others
 	weightPeerlockToo    = 1.0  // beside them
 	weightIRRValley      = 2.5  // instead of known relations: many aut-nums are old
@@ -40,20 +54,25 @@ type leak struct {
 	valley
 	rfc7908 int       // type 1 to 4; 0 where that is not known
 	basis   leakBasis // what tells of it
+	marked  uint32    // the AS that OTC names, where that tells of it; 0: it does not
 }
 
 // leakBasis is what a leak is seen by, the stronger first.
 type leakBasis uint8
 
 const (
-	byRelations leakBasis = iota // both relations are known, or ASPA alone tells
-	byRegistry                   // aut-nums tell one of them
-	byTop                        // one end is at the top
+	byAttestation leakBasis = iota // OTC marks the route, and the leaker attests (ASPA) to whom he passed it on
+	byRelations                    // both relations are known, or ASPA alone tells
+	byRegistry                     // aut-nums tell one of them
+	byTop                          // one end is at the top
 )
 
 // leaked returns where a path was leaked, by whatever tells of it, and byRelationships if relationships do: ASPA tells
 // that a path is wrong, but not whether it was leaked or forged.
 func (s *shard) leaked(id nodeID) (leak, bool) {
+	if l, ok := s.markedLeak(id); ok {
+		return l, true
+	}
 	if n := &s.table.paths.nodes[id]; n.leak != 0 {
 		return s.nodeLeak(id), true
 	}
@@ -61,6 +80,9 @@ func (s *shard) leaked(id nodeID) (leak, bool) {
 }
 
 func (s *shard) byRelationships(id nodeID) (leak, bool) {
+	if l, ok := s.markedLeak(id); ok {
+		return l, true
+	}
 	if n := &s.table.paths.nodes[id]; n.leak.rfc7908() != 0 {
 		return s.nodeLeak(id), true
 	}
@@ -70,7 +92,74 @@ func (s *shard) byRelationships(id nodeID) (leak, bool) {
 // nodeLeak is the leak that the node of a path says it has.
 func (s *shard) nodeLeak(id nodeID) leak {
 	from, leaker, to := s.table.paths.triple(id)
-	return leak{valley{from, leaker, to}, s.table.paths.nodes[id].leak.rfc7908(), byRelations}
+	return leak{valley{from, leaker, to}, s.table.paths.nodes[id].leak.rfc7908(), byRelations, 0}
+}
+
+// marked returns the place, counted from the origin as in pathTree.tail, of the AS that OTC names on a path, where that
+// shows that the path was leaked further on. The path then grows from the root of that place, so that the table needs no
+// more memory for OTC than a second way to write down the leaked paths. It is asked for every update with the attribute: of
+// the others the fields of the nodes tell.
+func (s *shard) marked(id nodeID, otc uint32) (place int, leaked bool) {
+	nodes := s.table.paths.nodes
+	novel, maybe, at := nodes[id].flags&flagNovel != 0, false, id
+	for ; at >= rootCount && nodes[at].asn != otc; at = nodes[at].parent {
+		how := nodes[at].learnt
+		maybe = maybe || (how == fromCustomer || how == fromPeer || novel && how == fromUnknown) && nodes[nodes[at].parent].asn != otc
+	}
+	if !maybe || at < rootCount || otc == 0 {
+		return 0, false
+	}
+	var scratch [32]uint32
+	path := s.table.paths.tail(scratch[:0], id)
+	for place = len(path) - 1; path[place] != otc; place-- {
+	}
+	if place >= maxMarked {
+		return 0, false
+	}
+	_, leaked = s.leakBeyond(path, place)
+	return place, leaked
+}
+
+// markedLeak finds the leak on a path that grows from the root of a mark. There may be none any more, as relationships change.
+func (s *shard) markedLeak(id nodeID) (leak, bool) {
+	if s.table.paths.nodes[id].flags&flagMarked == 0 {
+		return leak{}, false
+	}
+	path, place := s.table.paths.tail(nil, id), int(s.table.paths.rootOf(id)-rootMarked)
+	if place >= len(path) {
+		return leak{}, false // of a damaged state
+	}
+	return s.leakBeyond(path, place)
+}
+
+// leakBeyond finds where a path, origin first, was leaked beyond the AS at a place, which OTC names.
+func (s *shard) leakBeyond(path []uint32, place int) (leak, bool) {
+	for i := place + 1; i+1 < len(path); i++ {
+		switch rel, basis := s.attested(path[i], path[i+1]); rel {
+		case topology.Customer, topology.Peer:
+			l := leak{valley{path[i-1], path[i], path[i+1]}, 0, basis, path[place]}
+			if learnt, _ := s.attested(path[i], path[i-1]); learnt == topology.Customer || learnt == topology.Peer {
+				l.rfc7908 = typeOfLeak(learnt, rel)
+			}
+			return l, true
+		case topology.None:
+			return leak{}, false
+		}
+	}
+	return leak{}, false
+}
+
+// attested is anyRelation, but that it takes the word of an AS that attests (ASPA) whose customer it is.
+func (s *shard) attested(a, b uint32) (topology.Relation, leakBasis) {
+	aspas := s.table.paths.aspas
+	up, down := aspas.Authorized(a, b) == rpki.ProviderPlus, aspas.Authorized(b, a) == rpki.ProviderPlus
+	switch {
+	case a == 0 || b == 0 || up == down: // those who are both are siblings, or something like it
+		return s.anyRelation(a, b)
+	case up:
+		return topology.Customer, byAttestation
+	}
+	return topology.Provider, byAttestation
 }
 
 // hiddenLeak finds a leak over a link that was never seen, by relations of which not all are otherwise known.
@@ -86,7 +175,7 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 		up := rel == topology.Customer || rel == topology.Peer
 		across := learnt == topology.Customer || learnt == topology.Peer
 		if across && up && max(basis, before) > byRelations && s.newLinkAmong(path[i-1], a, b) {
-			l := leak{valley{path[i-1], a, b}, 0, max(basis, before)}
+			l := leak{valley{path[i-1], a, b}, 0, max(basis, before), 0}
 			if l.basis == byRegistry {
 				l.rfc7908 = typeOfLeak(learnt, rel)
 			}
@@ -279,8 +368,9 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 	in, out := rels.Link(from, leaker), rels.Link(to, leaker)
 	source := rels.Source(min(in.Basis, out.Basis)) // the weaker
 	s.weighASPA(v, rs)
+	s.weighOTC(v, e.prefix, l)
 	s.weighRegisteredRelations(v, l)
-	if l.basis == byRelations && l.rfc7908 != 0 {
+	if l.marked == 0 && l.basis == byRelations && l.rfc7908 != 0 {
 		v.ledger.add("rel.valley", valleyWeight(e.prefix, in, out), "relationships", source, "AS%d had it from its %s AS%d and passed it on to its %s AS%d (RFC 7908 type %d)",
 			leaker, in.Relation, from, out.Relation, to, l.rfc7908)
 	}
@@ -306,6 +396,27 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 		v.cover, v.covering, v.expected = cover, cover.prefix, asns(holders)
 	}
 	return v
+}
+
+// weighOTC adds that the route carries a mark that forbids to pass it on as was done.
+func (s *shard) weighOTC(v *verdict, p netip.Prefix, l leak) {
+	if l.marked == 0 {
+		return
+	}
+	how, w, out := "a provider", weightProven, s.know.Relationships.Link(l.leaker, l.to)
+	switch {
+	case l.basis == byRegistry || l.basis == byTop:
+		w = weightMarkedToo
+	case l.basis == byRelations && out.Basis == topology.Inferred:
+		w = min(weightProven, -math.Log(1-confidence(p, out)))
+	}
+	if rel, _ := s.attested(l.leaker, l.to); rel == topology.Peer {
+		how = "a peer"
+	}
+	v.ledger.add("otc.leak", w, "otc", "RFC 9234", "OTC names AS%d: from there on it was for customers only, and AS%d passed it on to AS%d, %s (%s)", l.marked, l.leaker, l.to, how, s.leakSource(l))
+	if rel, _ := s.attested(l.leaker, l.from); rel == topology.Provider {
+		v.ledger.add("otc.from_customer", weightMarkedByErr, "relationships", s.know.Relationships.Main(), "AS%d had it from its customer AS%d, who should not have sent such a route: one of the two may have the roles of its sessions wrong", l.leaker, l.from)
+	}
 }
 
 // valleyWeight weighs a valley by the relations that make it one. Inferred ones may be wrong: then a
@@ -372,10 +483,14 @@ func (s *shard) weighCones(v *verdict, leaker uint32, customers int) {
 func (s *shard) leakSource(l leak) string {
 	rels := s.know.Relationships
 	switch {
+	case l.basis == byAttestation:
+		return s.know.VRPs.Source()
 	case l.basis == byRegistry:
 		return s.know.IRR.Source()
 	case l.basis == byTop:
 		return s.know.Relationships.Main()
+	case l.marked != 0:
+		return rels.Source(rels.Link(l.leaker, l.to).Basis)
 	case l.rfc7908 == 0:
 		return s.know.VRPs.Source() // ASPA alone
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/irr"
+	"github.com/routevigil/routevigil/detect/rpki"
+	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/ingest/scenario"
 )
@@ -207,10 +209,78 @@ func BenchmarkJudgeLeak(b *testing.B) {
 	}
 	s := e.shards[0]
 	id, _ := s.table.lookup(netip.MustParsePrefix("20.0.0.0/16"))
-	en, node := s.table.entry(id), s.table.paths.intern(path, false)
+	en, node := s.table.entry(id), s.table.paths.intern(path, rootPlain)
 	b.ReportAllocs()
 	for b.Loop() {
 		l, _ := s.leaked(node)
 		s.judgeLeak(en, l, []route{{0, node}})
+	}
+}
+
+// What decides of a path with OTC is the first hop beyond the one after the AS named that does not go down.
+func TestWhereOTCShowsALeak(t *testing.T) {
+	// AS1 buys of AS2, which buys of AS3; AS3 and AS4 are peers; AS4 sells to AS5, AS5 to AS6 and to AS7, AS7 to AS8. Whatever
+	// AS9 does, nobody knows it. AS10 attests that it is a customer of AS11.
+	b := topology.NewBuilder(topology.Published, "test")
+	for _, l := range [][2]uint32{{2, 1}, {3, 2}, {4, 5}, {5, 6}, {5, 7}, {7, 8}} {
+		b.Set(l[0], l[1], topology.Provider)
+	}
+	b.Set(3, 4, topology.Peer)
+	aspas := rpki.ASPAs{}
+	aspas.Add(10, []uint32{11})
+	e := New(DefaultConfiguration(), Knowledge{Relationships: b.Build(), VRPs: rpki.NewSet(rpki.Data{ASPAs: aspas}, "test")}, nil)
+	s := e.shards[0]
+	for _, c := range []struct {
+		path   string // the collector's side first
+		otc    uint32
+		leaker uint32 // 0: there is no leak
+	}{
+		{"5 4 3 2 1", 3, 0},     // AS3 sends it to a peer, and that to a customer
+		{"5 4 3 2 1", 4, 0},     // down only
+		{"3 2 1", 2, 0},         // AS2 may have sent it to a peer
+		{"3 2 1", 1, 2},         // AS1 marked it, and AS2 passes it up
+		{"3 2 2 1 1", 1, 2},     // prepends are no hops
+		{"4 3 2 1", 2, 3},       // AS3 passes on to a peer what says that it may not
+		{"5 7 8", 8, 7},         // the same, up
+		{"5 6", 6, 0},           // one hop only
+		{"4 5 6 9", 9, 6},       // AS6 may have it from a peer, and passes it up
+		{"3 4 9 5 6", 6, 0},     // nobody knows what AS9 is to AS5
+		{"5 4 3 2 1", 64999, 0}, // not on the path
+		{"5 4 3 2 1", 0, 0},     // nobody
+		{"11 10 9 1", 9, 10},    // by AS10's own word
+		{"10 11 9 1", 9, 0},     // down, by its word
+		{"5 7 8 {3,4} 1", 8, 7}, // a set behind is no matter
+		{"5 7 {3,4} 8 1", 8, 0}, // but on the way nobody knows who is who
+	} {
+		path, err := bgp.ParseASPath(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := s.intern(&bgp.Attributes{Has: bgp.HasASPath | bgp.HasOTC, ASPath: path, OTC: c.otc})
+		l, ok := s.markedLeak(id)
+		if ok != (c.leaker != 0) || l.leaker != c.leaker || ok && l.marked != c.otc {
+			t.Errorf("%s with OTC %d: %+v, want the leaker AS%d", c.path, c.otc, l, c.leaker)
+		}
+		if plain := s.table.paths.intern(path, rootPlain); (id == plain) == ok {
+			t.Errorf("%s with OTC %d: node %d, and %d without", c.path, c.otc, id, plain)
+		}
+	}
+}
+
+// BenchmarkOTC is what OTC adds to an update of a usual path, where AS3 sent it to its peer AS4 and all further hops go down.
+func BenchmarkOTC(b *testing.B) {
+	rels := topology.NewBuilder(topology.Published, "test")
+	for _, l := range [][2]uint32{{2, 1}, {3, 2}, {4, 5}, {5, 6}} {
+		rels.Set(l[0], l[1], topology.Provider)
+	}
+	rels.Set(3, 4, topology.Peer)
+	s := New(DefaultConfiguration(), Knowledge{Relationships: rels.Build()}, nil).shards[0]
+	path := bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{6, 5, 4, 3, 2, 1}}}
+	id := s.table.paths.intern(path, rootPlain)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, leaked := s.marked(id, 3); leaked {
+			b.Fatal("leaked")
+		}
 	}
 }

@@ -16,8 +16,12 @@ type nodeID uint32
 const (
 	rootPlain     nodeID = 0 // routes without qualification
 	rootBlackhole nodeID = 1 // routes tagged BLACKHOLE (RFC 7999)
-	rootCount            = 2
+	rootMarked    nodeID = 2 // the first of maxMarked roots of routes that OTC shows to be leaked, see shard.marked
+	rootCount            = 2 + maxMarked
 )
+
+// maxMarked bounds the place of the AS that OTC names, counted from the origin as in pathTree.tail: each has a root.
+const maxMarked = 16
 
 type nodeFlags uint8
 
@@ -29,6 +33,7 @@ const (
 	flagASPA                            // the path is ASPA Invalid, whoever receives it
 	flagWatched                         // a watch has something to say of it: who originates it, or who stands beside whom
 	flagFree                            // the node stands for nothing; its parent is the next such
+	flagMarked                          // OTC showed that the route was leaked (RFC 9234)
 )
 
 // node is one AS of a path, linked towards the origin: every AS path is one node, and paths share
@@ -102,18 +107,18 @@ func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *
 	t := &pathTree{rels: rels, aspas: aspas, links: links, most: maxNodes}
 	t.nodes = make([]node, rootCount)
 	t.nodes[rootBlackhole].flags = flagBlackhole
+	for id := rootMarked; id < rootCount; id++ {
+		t.nodes[id].flags = flagMarked
+	}
 	return t
 }
 
 // size is the number of nodes in use, roots not counted.
 func (t *pathTree) size() int { return len(t.nodes) - rootCount - t.freed }
 
-// intern returns the node of a path, making those that are missing; that of an empty path where there are too many.
-func (t *pathTree) intern(p bgp.ASPath, blackhole bool) nodeID {
-	id := rootPlain
-	if blackhole {
-		id = rootBlackhole
-	}
+// intern returns the node of a path upon a root, making those that are missing; the root itself where there are too many.
+func (t *pathTree) intern(p bgp.ASPath, root nodeID) nodeID {
+	id := root
 	if t.size() > t.most-maxPathLength {
 		return id
 	}
@@ -309,6 +314,14 @@ func (t *pathTree) tail(dst []uint32, id nodeID) []uint32 {
 	}
 	slices.Reverse(dst[start:])
 	return dst
+}
+
+// rootOf returns the root that a path grows from.
+func (t *pathTree) rootOf(id nodeID) nodeID {
+	for id >= rootCount {
+		id = t.nodes[id].parent
+	}
+	return id
 }
 
 // passes reports that asn stands on a path.

@@ -35,7 +35,7 @@ func TestPathsAgreeWithTheRules(t *testing.T) {
 			wire[i] = 1 + r.Uint32N(ases)
 		}
 		path := bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}
-		id := tree.intern(path, false)
+		id := tree.intern(path, rootPlain)
 		n := tree.nodes[id]
 		invalid := aspas.VerifyDownstream(path, 0).State == rpki.PathInvalid
 		if got := n.flags&flagASPA != 0; got != invalid {
@@ -141,7 +141,7 @@ func TestNodesAgain(t *testing.T) {
 		for i := range wire {
 			wire[i] = r.Uint32N(ases + 1) // 0 is a set
 		}
-		tree.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}, false)
+		tree.intern(bgp.ASPath{{Type: bgp.ASSequence, ASNs: wire}}, rootPlain)
 	}
 	for range 5 {
 		tree.rels = random()

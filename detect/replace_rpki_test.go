@@ -143,7 +143,7 @@ func TestReplaceVRPsWorksPathsOutAnew(t *testing.T) {
 		for _, s := range c.shards {
 			for id := range s.table.paths.fromRoots() {
 				got := s.table.paths.nodes[id]
-				want := fresh.nodes[fresh.intern(announcement(ingest.Peer{}, netip.Prefix{}, s.table.paths.wire(id)...).Attrs.ASPath, false)]
+				want := fresh.nodes[fresh.intern(announcement(ingest.Peer{}, netip.Prefix{}, s.table.paths.wire(id)...).Attrs.ASPath, rootPlain)]
 				if got.flags&flagASPA != want.flags&flagASPA || got.leak != want.leak || got.ramp != want.ramp {
 					t.Fatalf("%v: %+v, made anew %+v", s.table.paths.wire(id), got, want)
 				}

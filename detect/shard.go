@@ -136,11 +136,26 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 		}
 		if !interned {
 			before := s.table.paths.size()
-			path, interned = s.table.paths.intern(u.Attrs.ASPath, isBlackhole(&u.Attrs)), true
+			path, interned = s.intern(&u.Attrs), true
 			s.table.clean(cleanStep * (s.table.paths.size() - before))
 		}
 		s.announce(peer, n, path, u)
 	}
+}
+
+// intern returns the node of a route's path, upon the root that its attributes ask for.
+func (s *shard) intern(a *bgp.Attributes) nodeID {
+	if isBlackhole(a) {
+		return s.table.paths.intern(a.ASPath, rootBlackhole)
+	}
+	id := s.table.paths.intern(a.ASPath, rootPlain)
+	if a.Has&bgp.HasOTC == 0 {
+		return id
+	}
+	if place, leaked := s.marked(id, a.OTC); leaked {
+		return s.table.paths.intern(a.ASPath, rootMarked+nodeID(place))
+	}
+	return id
 }
 
 func isBlackhole(a *bgp.Attributes) bool {
@@ -391,12 +406,14 @@ func (s *shard) learnLinks(id nodeID) {
 
 // learnValley hands the valley of a path, if it has one, to the shared memory.
 func (s *shard) learnValley(id nodeID) {
-	if s.table.paths.nodes[id].leak == 0 {
+	l, ok := s.markedLeak(id)
+	if !ok && s.table.paths.nodes[id].leak == 0 {
 		return
+	} else if !ok {
+		l = s.nodeLeak(id)
 	}
-	from, leaker, to := s.table.paths.triple(id)
-	if !s.links.usualValley(from, leaker, to) {
-		s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
+	if !s.links.usualValley(l.from, l.leaker, l.to) {
+		s.learnedValleys = append(s.learnedValleys, l.valley)
 	}
 }
 
@@ -442,7 +459,7 @@ func (s *shard) usualPaths(e *entry, v *verdict) [][]uint32 {
 		}
 		for _, r := range from.routes {
 			n := &s.table.paths.nodes[r.node]
-			if seen[r.node] || !slices.Contains(v.expected, n.origin) || n.leak != 0 || n.flags&flagNovel != 0 {
+			if seen[r.node] || !slices.Contains(v.expected, n.origin) || n.leak != 0 || n.flags&(flagNovel|flagMarked) != 0 {
 				continue
 			}
 			seen[r.node] = true

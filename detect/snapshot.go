@@ -20,7 +20,7 @@ import (
 )
 
 // snapshotVersion changes with every change of what a snapshot means.
-const snapshotVersion = 6
+const snapshotVersion = 7
 
 // snapshot is an engine at rest. It does not depend on the number of shards: columns run over all
 // entries, and paths are nodes of one tree. What can be worked out again is not in it.
@@ -196,7 +196,9 @@ func (s *shard) save(out *snapshot, gathered func(*finding) bool) error {
 	firstEntry := uint32(len(out.Prefixes))
 	s.table.endCleaning()
 	place := make([]uint32, len(s.table.paths.nodes))
-	place[rootBlackhole] = uint32(rootBlackhole)
+	for root := range uint32(rootCount) {
+		place[root] = root
+	}
 	node := func(id nodeID) uint32 { return place[id] }
 	for id := range s.table.paths.fromRoots() {
 		n := &s.table.paths.nodes[id]

@@ -22,6 +22,7 @@ var telling = []struct {
 	{"rpki.turned", ROAChange},
 	{"burst.victims", ReoriginationLeak},
 	{"burst.specifics", InternalSpecifics},
+	{"otc.leak", RouteLeak},
 	{"rel.valley", RouteLeak},
 	{"community.blackhole", BlackholeLeak},
 	{"prefix.reserved", BogonPrefix},
