@@ -232,8 +232,8 @@ func TestServerRefuses(t *testing.T) {
 		refuse, accept func(t *testing.T, s *Store)
 	}{
 		{"because it may only be read",
-			func(t *testing.T, s *Store) { s.writer = readOnly(t, s.cfg, 1) },
-			func(t *testing.T, s *Store) { s.writer = readOnly(t, s.cfg, 0) }},
+			func(t *testing.T, s *Store) { readOnly(t, s, 1) },
+			func(t *testing.T, s *Store) { readOnly(t, s, 0) }},
 		{"because merges do not keep up",
 			func(t *testing.T, s *Store) {
 				run(t, s, "SYSTEM STOP MERGES batches", "ALTER TABLE batches MODIFY SETTING parts_to_throw_insert = 2, parts_to_delay_insert = 2, max_delay_to_insert = 1")
@@ -284,8 +284,11 @@ func TestServerRefuses(t *testing.T) {
 	}
 }
 
-func readOnly(t *testing.T, c Configuration, value int) driver.Conn {
+// readOnly gives s a writer to whom the server says so.
+func readOnly(t *testing.T, s *Store, value int) {
 	t.Helper()
+	c, before := s.cfg, s.writer
+	t.Cleanup(func() { before.Close() })
 	settings := driver.Settings{}
 	if value != 0 {
 		settings["readonly"] = value
@@ -294,8 +297,7 @@ func readOnly(t *testing.T, c Configuration, value int) driver.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
+	s.writer = conn
 }
 
 func run(t *testing.T, s *Store, statements ...string) {
