@@ -20,6 +20,7 @@ type BacktestCmd struct {
 	From      instant       `required:"" placeholder:"TIME" help:"Begin of the period, such as 2026-03-01T14:00Z."`
 	To        instant       `required:"" placeholder:"TIME" help:"Its end, which is not part of it."`
 	Knowledge string        `enum:"then,configured" default:"then" help:"Reference data to judge by: then, as the service kept them of the beginning of the period, or configured, as they are now (default ${default})."`
+	RIB       []string      `name:"rib" sep:"none" placeholder:"FILE" help:"Table dump (MRT) of just before the period, to begin with in place of the detector's state; repeatable."`
 	Warmup    time.Duration `default:"24h" placeholder:"DURATION" help:"How much of the history before the period to learn from where no state of the detector was kept (default ${default})."`
 	JSON      bool          `name:"json" help:"Print one JSON object a line: each difference, then the summary."`
 }
@@ -59,13 +60,13 @@ func (c BacktestCmd) Run(g *Globals) error {
 	if err != nil {
 		return err
 	}
-	options := service.BacktestOptions{From: c.From.Time, To: c.To.Time, Warmup: c.Warmup, Configured: c.Knowledge == "configured"}
+	options := service.BacktestOptions{From: c.From.Time, To: c.To.Time, Warmup: c.Warmup, RIB: c.RIB, Configured: c.Knowledge == "configured"}
 	if isTerminal(g.Stderr) {
 		options.Progress = func(done time.Time) {
 			fmt.Fprintf(g.Stderr, "\r\x1b[Kjudging: %s", done.UTC().Format("2006-01-02 15:04:05"))
 		}
 	}
-	result, err := service.RunBacktest(g.Context, cfg, options)
+	result, err := service.RunBacktest(g.Context, cfg, options, g.Log)
 	if options.Progress != nil {
 		fmt.Fprint(g.Stderr, "\r\x1b[K")
 	}
@@ -118,10 +119,13 @@ func printBacktest(g *Globals, r *service.Backtest) error {
 	n := countChanges(r.Differences)
 	fmt.Fprintf(&out, "%s to %s: %d added, %d removed, %d changed, %d the same (%d were stored, %d are found; %d routes judged)\n", r.From.Format(layout), r.To.Format(layout),
 		n[backtest.Added], n[backtest.Removed], n[backtest.Changed], r.Same, r.Stored, r.Found, r.Updates)
-	if r.LearnedFrom.IsZero() {
+	switch {
+	case len(r.RIB) > 0:
+		fmt.Fprintf(&out, "  begun with the table of %s\n", strings.Join(r.RIB, ", "))
+	case r.LearnedFrom.IsZero():
 		fmt.Fprintf(&out, "  begun with the state of the detector of %s, %s before the period\n", r.Basis.DetectorState.UTC().Format(layout),
 			time.Duration(r.Basis.DetectorAge*float64(time.Second)).Round(time.Second))
-	} else {
+	default:
 		fmt.Fprintf(&out, "  begun with nothing, and learned from the history since %s\n", r.LearnedFrom.Format(layout))
 	}
 	if !r.Basis.RPKISince.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ import (
 type BacktestOptions struct {
 	From, To   time.Time            // event time, [From, To)
 	Warmup     time.Duration        // how far before From to learn from the history, where no state was kept
+	RIB        []string             // table dumps of before From to take as normal, in place of a state and of learning
 	Configured bool                 // compare with reference data as they are configured now, not as they were kept
 	Progress   func(done time.Time) // called now and then with the event time reached; may be nil
 }
@@ -42,7 +44,8 @@ type BacktestOptions struct {
 type Backtest struct {
 	From        time.Time             `json:"from"`
 	To          time.Time             `json:"to"`
-	LearnedFrom time.Time             `json:"learned_from,omitzero"` // where there was no state: from when on the history was learned as normal, up to From
+	RIB         []string              `json:"rib,omitempty"`         // where it began with table dumps: which
+	LearnedFrom time.Time             `json:"learned_from,omitzero"` // where it began with nothing: from when on the history was learned as normal, up to From
 	Basis       Basis                 `json:"basis"`                 // of From, with what makes the comparison unfair
 	Updates     uint64                `json:"updates"`               // prefixes announced and withdrawn that were judged, those before From included
 	Stored      int                   `json:"stored"`                // incidents of the store that were under way in the period
@@ -59,8 +62,9 @@ const lateness = time.Minute
 // compares what is found with the incidents that are stored, each as it stood at the end of the period. A service may
 // be using the store; nothing is changed there.
 //
-// It begins with the last state of the detector that was kept before the period, or learns from the updates before it.
-func RunBacktest(ctx context.Context, c config.Config, o BacktestOptions) (*Backtest, error) {
+// It begins with table dumps if any are given, else with the last state of the detector that was kept before the
+// period, else it learns from the updates before it.
+func RunBacktest(ctx context.Context, c config.Config, o BacktestOptions, log *slog.Logger) (*Backtest, error) {
 	if c.Store.Kind != config.Embedded {
 		return nil, fmt.Errorf("store.kind is %s: a backtest reads the embedded store only", c.Store.Kind)
 	}
@@ -68,7 +72,7 @@ func RunBacktest(ctx context.Context, c config.Config, o BacktestOptions) (*Back
 	if err != nil {
 		return nil, err
 	}
-	b := backtester{options: o, config: c, store: history, last: map[string]incident.Incident{},
+	b := backtester{options: o, config: c, log: log, store: history, last: map[string]incident.Incident{},
 		result: &Backtest{From: o.From.UTC(), To: o.To.UTC(), Basis: Basis{At: o.From.UTC(), Sources: []past.Source{}, Gaps: []string{}}}}
 	err = b.run(ctx)
 	return b.result, errors.Join(err, history.Close())
@@ -77,6 +81,7 @@ func RunBacktest(ctx context.Context, c config.Config, o BacktestOptions) (*Back
 type backtester struct {
 	options BacktestOptions
 	config  config.Config
+	log     *slog.Logger
 	store   store.Reader
 	result  *Backtest
 	last    map[string]incident.Incident // as each stood at the last event before the end
@@ -204,6 +209,12 @@ func (b *backtester) event(ev incident.Event) {
 // begin makes the engine: of the state that was kept before the period, or of nothing. It returns from when on it needs
 // the history.
 func (b *backtester) begin(a *archivist, k detect.Knowledge) (*detect.Engine, time.Time, error) {
+	if len(b.options.RIB) > 0 {
+		b.result.RIB = b.options.RIB
+		b.gap("What was normal is taken from table dumps. Incidents that had begun before the period are not found, and of how long what is in the dumps had been there nothing is known.")
+		e := detect.New(b.config.Detect, k, b.event)
+		return e, b.options.From, loadBaseline(b.options.RIB, e, b.log)
+	}
 	if s, ok := a.Source(detectorState); ok && s.Path != "" {
 		// What is in the state was judged under the watches of then, and is judged anew where those of now differ.
 		watches := k.Watches
@@ -227,7 +238,7 @@ func (b *backtester) begin(a *archivist, k detect.Knowledge) (*detect.Engine, ti
 	}
 	start := b.options.From.Add(-b.options.Warmup)
 	b.result.LearnedFrom = start.UTC()
-	b.gap("No state of the detector from before the period is kept: what was normal is learned from the updates of %s before it, in which most routes do not occur. Incidents that had begun before are not found, and routes that are not known make others look new.",
+	b.gap("No state of the detector from before the period is kept: what was normal is learned from the updates of %s before it, in which most routes do not occur. So what was never seen counts for little, as in a service that was given no table dump: incidents that rest on that alone are not found, and none that had begun before. A table dump (--rib) helps.",
 		b.options.Warmup)
 	c := b.config.Detect
 	c.Warmup = 1 << 62 // until the period begins
