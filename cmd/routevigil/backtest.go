@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/cmd/routevigil/service"
-	"github.com/routevigil/routevigil/detect/backtest"
+	"github.com/routevigil/routevigil/detect/compare"
 	"github.com/routevigil/routevigil/detect/incident"
 )
 
@@ -38,7 +38,7 @@ history of the period.`
 type (
 	backtestDifference struct {
 		Type string `json:"type"` // "difference"
-		backtest.Difference
+		compare.Difference
 	}
 	backtestSummary struct {
 		Type string `json:"type"` // "summary"
@@ -79,8 +79,8 @@ func (c BacktestCmd) Run(g *Globals) error {
 	return printBacktest(g, result)
 }
 
-func countChanges(list []backtest.Difference) map[backtest.Change]int {
-	n := map[backtest.Change]int{}
+func countChanges(list []compare.Difference) map[compare.Change]int {
+	n := map[compare.Change]int{}
 	for i := range list {
 		n[list[i].Change]++
 	}
@@ -96,7 +96,7 @@ func printBacktestJSON(g *Globals, r *service.Backtest) error {
 		}
 	}
 	n := countChanges(r.Differences)
-	return e.Encode(backtestSummary{"summary", r, n[backtest.Added], n[backtest.Removed], n[backtest.Changed]})
+	return e.Encode(backtestSummary{"summary", r, n[compare.Added], n[compare.Removed], n[compare.Changed]})
 }
 
 func printBacktest(g *Globals, r *service.Backtest) error {
@@ -108,7 +108,7 @@ func printBacktest(g *Globals, r *service.Backtest) error {
 		for _, d := range r.Differences {
 			x := cmp.Or(d.After, d.Before)
 			what := x.Title
-			if d.Change == backtest.Changed {
+			if d.Change == compare.Changed {
 				what = changesOf(&d)
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Change, x.StartedAt.UTC().Format("2006-01-02 15:04:05"), x.Severity, x.Kind, idsOf(d.Before, d.After), what)
@@ -118,7 +118,7 @@ func printBacktest(g *Globals, r *service.Backtest) error {
 	}
 	n := countChanges(r.Differences)
 	fmt.Fprintf(&out, "%s to %s: %d added, %d removed, %d changed, %d the same (%d were stored, %d are found; %d routes judged)\n", r.From.Format(layout), r.To.Format(layout),
-		n[backtest.Added], n[backtest.Removed], n[backtest.Changed], r.Same, r.Stored, r.Found, r.Updates)
+		n[compare.Added], n[compare.Removed], n[compare.Changed], r.Same, r.Stored, r.Found, r.Updates)
 	switch {
 	case len(r.RIB) > 0:
 		fmt.Fprintf(&out, "  begun with the table of %s\n", strings.Join(r.RIB, ", "))
@@ -149,7 +149,7 @@ func idsOf(before, after *incident.Incident) string {
 	return cmp.Or(before, after).ID
 }
 
-func changesOf(d *backtest.Difference) string {
+func changesOf(d *compare.Difference) string {
 	var words []string
 	for _, f := range d.Fields {
 		words = append(words, fmt.Sprintf("%s: %s > %s", f.Name, cmp.Or(f.Before, "none"), cmp.Or(f.After, "none")))

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/cmd/routevigil/service"
-	"github.com/routevigil/routevigil/detect/backtest"
+	"github.com/routevigil/routevigil/detect/compare"
 	"github.com/routevigil/routevigil/detect/incident"
 )
 
@@ -21,10 +21,10 @@ func backtestResult() *service.Backtest {
 	}
 	return &service.Backtest{From: noon, To: noon.Add(time.Hour), Updates: 12, Stored: 5, Found: 5, Same: 3,
 		Basis: service.Basis{DetectorState: noon.Add(-90 * time.Minute), DetectorAge: 5400, Gaps: []string{"Something is missing."}},
-		Differences: []backtest.Difference{
-			{Change: backtest.Added, After: x("inc_A", incident.High)},
-			{Change: backtest.Removed, Before: x("inc_B", incident.Low)},
-			{Change: backtest.Changed, Before: x("inc_C", incident.Low), After: x("inc_D", incident.High), Fields: []backtest.Field{{Name: "severity", Before: "low", After: "high"}, {Name: "watches", After: "mine"}}},
+		Differences: []compare.Difference{
+			{Change: compare.Added, After: x("inc_A", incident.High)},
+			{Change: compare.Removed, Before: x("inc_B", incident.Low)},
+			{Change: compare.Changed, Before: x("inc_C", incident.Low), After: x("inc_D", incident.High), Fields: []compare.Field{{Name: "severity", Before: "low", After: "high"}, {Name: "watches", After: "mine"}}},
 		}}
 }
 

@@ -17,7 +17,7 @@ import (
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
-	"github.com/routevigil/routevigil/detect/backtest"
+	"github.com/routevigil/routevigil/detect/compare"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/irr"
 	"github.com/routevigil/routevigil/detect/past"
@@ -42,16 +42,16 @@ type BacktestOptions struct {
 
 // Backtest is what came of judging a piece of the history again.
 type Backtest struct {
-	From        time.Time             `json:"from"`
-	To          time.Time             `json:"to"`
-	RIB         []string              `json:"rib,omitempty"`         // where it began with table dumps: which
-	LearnedFrom time.Time             `json:"learned_from,omitzero"` // where it began with nothing: from when on the history was learned as normal, up to From
-	Basis       Basis                 `json:"basis"`                 // of From, with what makes the comparison unfair
-	Updates     uint64                `json:"updates"`               // prefixes announced and withdrawn that were judged, those before From included
-	Stored      int                   `json:"stored"`                // incidents of the store that were under way in the period
-	Found       int                   `json:"found"`                 // those that are found now
-	Same        int                   `json:"same"`
-	Differences []backtest.Difference `json:"-"`
+	From        time.Time            `json:"from"`
+	To          time.Time            `json:"to"`
+	RIB         []string             `json:"rib,omitempty"`         // where it began with table dumps: which
+	LearnedFrom time.Time            `json:"learned_from,omitzero"` // where it began with nothing: from when on the history was learned as normal, up to From
+	Basis       Basis                `json:"basis"`                 // of From, with what makes the comparison unfair
+	Updates     uint64               `json:"updates"`               // prefixes announced and withdrawn that were judged, those before From included
+	Stored      int                  `json:"stored"`                // incidents of the store that were under way in the period
+	Found       int                  `json:"found"`                 // those that are found now
+	Same        int                  `json:"same"`
+	Differences []compare.Difference `json:"-"`
 }
 
 // lateness is by how much updates may come later than their event time says: so much of what came before a state is
@@ -136,7 +136,7 @@ func (b *backtester) run(ctx context.Context) error {
 	}
 	found := b.found()
 	b.result.Stored, b.result.Found = len(stored), len(found)
-	b.result.Differences, b.result.Same = backtest.Compare(stored, found)
+	b.result.Differences, b.result.Same = compare.Incidents(stored, found)
 	return nil
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
-	"github.com/routevigil/routevigil/detect/backtest"
+	"github.com/routevigil/routevigil/detect/compare"
 	"github.com/routevigil/routevigil/detect/incident"
 )
 
@@ -34,9 +34,9 @@ func judgeAgain(t *testing.T, c config.Config, o BacktestOptions) *Backtest {
 }
 
 // about returns the only difference that is about victim(i).
-func (b *Backtest) about(t *testing.T, i int) backtest.Difference {
+func (b *Backtest) about(t *testing.T, i int) compare.Difference {
 	t.Helper()
-	var found []backtest.Difference
+	var found []compare.Difference
 	for _, d := range b.Differences {
 		x := d.After
 		if x == nil {
@@ -114,26 +114,26 @@ func TestBacktest(t *testing.T) {
 	fewer := c
 	fewer.Detect.MinPeers = 3
 	b = judgeAgain(t, fewer, o)
-	if d := b.about(t, 3); d.Change != backtest.Added || d.After.Offenders[0] != attacker(3).asn {
+	if d := b.about(t, 3); d.Change != compare.Added || d.After.Offenders[0] != attacker(3).asn {
 		t.Errorf("with fewer peers: %+v", d)
 	}
 	more := c
 	more.Detect.MinPeers = 7
 	b = judgeAgain(t, more, o)
-	if d := b.about(t, 2); d.Change != backtest.Removed || d.Before.Offenders[0] != attacker(2).asn || b.Found != 2 {
+	if d := b.about(t, 2); d.Change != compare.Removed || d.Before.Offenders[0] != attacker(2).asn || b.Found != 2 {
 		t.Errorf("with more peers: %+v", d)
 	}
 	longer := c
 	longer.Detect.Hold = time.Hour
 	b = judgeAgain(t, longer, o)
-	if d := b.about(t, 0); d.Change != backtest.Changed || len(d.Fields) != 1 || d.Fields[0].Name != "ended_at" || d.Fields[0].After != "-" {
+	if d := b.about(t, 0); d.Change != compare.Changed || len(d.Fields) != 1 || d.Fields[0].Name != "ended_at" || d.Fields[0].After != "-" {
 		t.Errorf("with a longer hold: %+v", d)
 	}
 	watched := c
 	watched.Watches = detect.WatchList{{Name: "mine", Prefixes: []netip.Prefix{victim(1).prefix}, Origins: []uint32{victim(1).asn}}}
 	b = judgeAgain(t, watched, o)
 	d := b.about(t, 1)
-	if d.Change != backtest.Changed || !slices.ContainsFunc(d.Fields, func(f backtest.Field) bool { return f.Name == "watches" && f.After == "mine" }) || len(b.Differences) != 1 {
+	if d.Change != compare.Changed || !slices.ContainsFunc(d.Fields, func(f compare.Field) bool { return f.Name == "watches" && f.After == "mine" }) || len(b.Differences) != 1 {
 		t.Errorf("with a watch: %+v", b.Differences)
 	}
 }

@@ -1,4 +1,4 @@
-package backtest
+package compare
 
 import (
 	"net/netip"
@@ -24,7 +24,7 @@ func with(x incident.Incident, change func(*incident.Incident)) incident.Inciden
 	return x
 }
 
-func TestCompare(t *testing.T) {
+func TestIncidents(t *testing.T) {
 	ended := func(minute int) func(*incident.Incident) {
 		return func(x *incident.Incident) { at := noon.Add(time.Duration(minute) * time.Minute); x.EndedAt = &at }
 	}
@@ -41,7 +41,7 @@ func TestCompare(t *testing.T) {
 		with(renamed, func(x *incident.Incident) { x.ID, x.Kind = "inc_new", incident.SubprefixHijack }),
 	}
 	for range 10 { // in whatever order
-		differences, n := Compare(before, after)
+		differences, n := Incidents(before, after)
 		var got []string
 		for _, d := range differences {
 			line := string(d.Change) + " " + d.incident().ID
@@ -61,8 +61,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestCompareNothing(t *testing.T) {
-	if d, same := Compare(nil, nil); len(d) != 0 || same != 0 {
+func TestIncidentsNothing(t *testing.T) {
+	if d, same := Incidents(nil, nil); len(d) != 0 || same != 0 {
 		t.Error(d, same)
 	}
 }

@@ -1,10 +1,10 @@
-// Package backtest compares incidents: those that a detector found at the time with those that other rules, watches or
+// Package compare compares incidents: those that a detector found at the time with those that other rules, watches or
 // knowledge find of the same updates.
 //
 // An incident's id is a hash of its kind, offender, victim and start, so the same event under another kind, or found to
 // begin a moment earlier, has another id. Those are paired by what they are about: where no id matches, two incidents
 // that were under way at the same time, share a prefix and share an offender or a victim are one that has changed.
-package backtest
+package compare
 
 import (
 	"cmp"
@@ -50,9 +50,9 @@ func (d *Difference) incident() *incident.Incident {
 	return d.After
 }
 
-// Compare returns the differences in the order of their start, and how many incidents are the same on both sides. Neither
+// Incidents returns the differences in the order of their start, and how many incidents are the same on both sides. Neither
 // list has an id twice.
-func Compare(before, after []incident.Incident) (differences []Difference, same int) {
+func Incidents(before, after []incident.Incident) (differences []Difference, same int) {
 	found := map[string]int{}
 	for i := range after {
 		found[after[i].ID] = i
