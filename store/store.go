@@ -100,6 +100,18 @@ type Store interface {
 	Close() error
 }
 
+// Reader reads a store as it was when it was opened, beside whoever writes to it.
+type Reader interface {
+	// History yields the routes with event times in [from, to) in the order of arrival, that of cursors, back-filled
+	// ones included.
+	History(ctx context.Context, from, to time.Time) iter.Seq2[Route, error]
+	// Incidents, Events and Stats are those of [Store].
+	Incidents(ctx context.Context, q IncidentQuery) ([]incident.Incident, error)
+	Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error)
+	Stats(ctx context.Context) (Stats, error)
+	Close() error
+}
+
 // Heard says of a collector that a live feed tells of, which one that is and that it did so at Time.
 type Heard struct {
 	Collector, Feed string

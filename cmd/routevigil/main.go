@@ -19,18 +19,19 @@ import (
 type commands struct {
 	Globals
 
-	Serve   ServeCmd   `cmd:"" help:"Run the whole service in one process, with the dashboard on http://localhost:8480."`
-	Replay  ReplayCmd  `cmd:"" help:"Run detection over MRT or RIS Live files and print the incidents."`
-	Explain ExplainCmd `cmd:"" help:"Print the verdict upon one route with its whole ledger, also when nothing is wrong."`
-	Fetch   FetchCmd   `cmd:"" help:"Download files of RIPE RIS' and RouteViews' archives by collector and time."`
-	Dump    DumpCmd    `cmd:"" help:"Decode MRT files, BMP, and captures of BMP."`
-	Collect CollectCmd `cmd:"" help:"Listen to the feeds and write what they say to Kafka; one of the parts of a service of several processes."`
-	Detect  DetectCmd  `cmd:"" help:"Read updates from Kafka and find incidents, or stand by to take over."`
-	Record  RecordCmd  `cmd:"" help:"Store updates and incidents from Kafka, send alerts, and serve the dashboard and the API."`
-	Kafka   KafkaCmd   `cmd:"" help:"Make the topics through which collect, detect and record meet."`
-	Config  ConfigCmd  `cmd:"" help:"Write, check, print or document the configuration."`
-	Health  HealthCmd  `cmd:"" help:"Ask a running service whether it is alive; exit status 1 if not."`
-	Version VersionCmd `cmd:"" help:"Print the version."`
+	Serve    ServeCmd    `cmd:"" help:"Run the whole service in one process, with the dashboard on http://localhost:8480."`
+	Replay   ReplayCmd   `cmd:"" help:"Run detection over MRT or RIS Live files and print the incidents."`
+	Backtest BacktestCmd `cmd:"" help:"Judge stored history again by changed rules, watches or knowledge, and print in what the incidents differ."`
+	Explain  ExplainCmd  `cmd:"" help:"Print the verdict upon one route with its whole ledger, also when nothing is wrong."`
+	Fetch    FetchCmd    `cmd:"" help:"Download files of RIPE RIS' and RouteViews' archives by collector and time."`
+	Dump     DumpCmd     `cmd:"" help:"Decode MRT files, BMP, and captures of BMP."`
+	Collect  CollectCmd  `cmd:"" help:"Listen to the feeds and write what they say to Kafka; one of the parts of a service of several processes."`
+	Detect   DetectCmd   `cmd:"" help:"Read updates from Kafka and find incidents, or stand by to take over."`
+	Record   RecordCmd   `cmd:"" help:"Store updates and incidents from Kafka, send alerts, and serve the dashboard and the API."`
+	Kafka    KafkaCmd    `cmd:"" help:"Make the topics through which collect, detect and record meet."`
+	Config   ConfigCmd   `cmd:"" help:"Write, check, print or document the configuration."`
+	Health   HealthCmd   `cmd:"" help:"Ask a running service whether it is alive; exit status 1 if not."`
+	Version  VersionCmd  `cmd:"" help:"Print the version."`
 }
 
 func main() {

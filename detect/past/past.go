@@ -40,7 +40,7 @@ import (
 
 // Configuration bounds what is remembered.
 type Configuration struct {
-	Enabled  bool          `yaml:"enabled" doc:"Whether copies of what verdicts are compared with are kept, for explain --at. What the RPKI said is kept in any case."`
+	Enabled  bool          `yaml:"enabled" doc:"Whether copies of what verdicts are compared with are kept, for explain --at and backtest. What the RPKI said is kept in any case."`
 	Keep     time.Duration `yaml:"keep" doc:"How long what is no longer in use is kept."`
 	MaxBytes int64         `yaml:"max_bytes" config:"bytes" doc:"How much all copies may take on the disk, compressed; what went out of use first is dropped first."`
 	Every    time.Duration `yaml:"every" doc:"Shortest time between two copies of a mirrored registry, and of the detector's state with the table and the history of every prefix."`
