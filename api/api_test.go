@@ -376,6 +376,45 @@ func TestUpdates(t *testing.T) {
 	}
 }
 
+// The routes of a past moment, with what is known of it.
+func TestState(t *testing.T) {
+	s := start(t, nil)
+	began := time.Date(2024, 6, 27, 18, 0, 0, 0, time.UTC)
+	prefix := netip.MustParsePrefix("192.0.2.0/24")
+	said := func(second int, peer byte, kind ingest.Kind, origin uint32) ingest.Update {
+		u := ingest.Update{Time: ingest.TimeOf(began.Add(time.Duration(second) * time.Second)), Kind: kind,
+			Peer: ingest.Peer{Collector: "rrc00", ASN: 3333, Addr: netip.AddrFrom4([4]byte{192, 0, 2, peer})}}
+		if kind == ingest.Routes && origin == 0 {
+			u.Withdrawn = []bgp.NLRI{{Prefix: prefix}}
+		} else if kind == ingest.Routes {
+			u.Announced = []bgp.NLRI{{Prefix: prefix}}
+			u.Attrs = bgp.Attributes{Has: bgp.HasASPath, ASPath: bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{3333, origin}}}}
+		}
+		return u
+	}
+	b := ingest.Batch{Updates: []ingest.Update{said(0, 1, ingest.Routes, 64500), said(1, 2, ingest.Routes, 64501), said(2, 1, ingest.Routes, 64502),
+		said(3, 2, ingest.PeerDown, 0), said(4, 1, ingest.Routes, 0)}}
+	if _, err := s.store.AppendBatch(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	for second, want := range [][]uint32{{64500}, {64500, 64501}, {64502, 64501}, {64502}, {}} {
+		a := get200[StateAnswer](s, fmt.Sprintf("/api/v1/state?prefix=192.0.2.1&match=covering&at=2024-06-27T18:00:%02dZ", second))
+		got := []uint32{}
+		for _, r := range a.Routes {
+			got = append(got, r.OriginASN)
+		}
+		if !slices.Equal(got, want) || a.Total != len(want) || !a.Since.Equal(began) || !a.Whole {
+			t.Errorf("second %d: origins %v of %d, since %s, whole %t; want %v, all since %s", second, got, a.Total, a.Since, a.Whole, want, began)
+		}
+	}
+	if a := get200[StateAnswer](s, "/api/v1/state?prefix=0.0.0.0/0&match=covered&at=2024-06-27T18:00:01Z&limit=1"); len(a.Routes) != 1 || a.Total != 2 {
+		t.Errorf("%d of %d routes, want 1 of 2", len(a.Routes), a.Total)
+	}
+	if a := get200[StateAnswer](s, "/api/v1/state?prefix=0.0.0.0/0&match=covered&at=2024-06-27T18:00:01Z&peer_ip=192.0.2.2&peer_asn=3333&collector=rrc00"); len(a.Routes) != 1 {
+		t.Errorf("%d routes of one peer, want 1", len(a.Routes))
+	}
+}
+
 func TestStatus(t *testing.T) {
 	s := start(t, func(_ *Configuration, d *Dependencies) {
 		d.Feeds = func() []ingest.Status { return []ingest.Status{{Name: "ris", State: ingest.Connecting}} }
@@ -481,6 +520,9 @@ func TestProblems(t *testing.T) {
 		{"broken query", "GET", "/api/v1/incidents?asn=%zz", 400, []string{"%zz"}},
 		{"two faults", "GET", "/api/v1/incidents?asn=x&limit=x", 400, []string{"query.asn", "query.limit"}},
 		{"match without prefix", "GET", "/api/v1/updates?match=covered", 400, []string{"query.match", "prefix"}},
+		{"a past moment of no prefix", "GET", "/api/v1/state?at=2024-06-27T18:00:00Z", 400, []string{"query.prefix"}},
+		{"a prefix of no moment", "GET", "/api/v1/state?prefix=192.0.2.0/24", 400, []string{"query.at"}},
+		{"a moment of which nothing is kept", "GET", "/api/v1/state?prefix=192.0.2.0/24&at=1999-06-27T18:00:00Z", 404, []string{"1999-06-27", "/api/v1/status"}},
 		{"rubbish peer", "GET", "/api/v1/updates?peer_ip=rrc00", 400, []string{"query.peer_ip", "192.0.2.1"}},
 		{"rubbish prefix in the path", "GET", "/api/v1/prefixes/208.65.153.0/33", 400, []string{"path.prefix"}},
 		{"no prefix in the path", "GET", "/api/v1/prefixes/", 400, []string{"path.prefix"}},

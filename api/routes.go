@@ -24,6 +24,7 @@ import (
 	"github.com/routevigil/routevigil/detect/refresh"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/asof"
 )
 
 const (
@@ -98,6 +99,10 @@ func (s *Server) register() {
 		"until then /api/v1/sources says so. "+
 		"A page can hold fewer than limit, or nothing, and still have a next one: it reads a part of the record and no more.", s.listRPKIChanges)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
+	get(s, "/api/v1/state", "get-state", "The routes that there were at a past moment",
+		"What each peer had last announced of a prefix, or of what it covers or is covered by, and had neither withdrawn nor lost with its session. "+
+			"A peer's table is all of 0.0.0.0/0 or ::/0 with match=covered and peer_ip. "+
+			"What was announced before since, and not again until at, is not known. What happened at the moment itself has happened.", s.getState)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
 	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
 		"As they came, to find out what is wrong with a router or with us: at most 32 for each feed, of BGP sessions for each neighbour; the oldest first. "+
@@ -403,6 +408,47 @@ func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.
 		items = append(items, r)
 	}
 	return paged(items, in.Limit, func(last store.Route) string { return updateCursor{last.Cursor}.String() }), nil
+}
+
+// stateInput selects routes of a past moment.
+type stateInput struct {
+	Prefix    prefixParam `query:"prefix" required:"true" doc:"Routes of this prefix; see match."`
+	Match     store.Match `query:"match" enum:"exact,covered,covering" doc:"How prefix is meant: itself only (the default), itself and its more-specifics, or itself and what covers it."`
+	At        timeParam   `query:"at" required:"true" doc:"The moment (RFC 3339)."`
+	PeerASN   asnParam    `query:"peer_asn" doc:"Only of peers of this AS."`
+	PeerIP    addrParam   `query:"peer_ip" doc:"Only of the peer of this address."`
+	Collector string      `query:"collector" maxLength:"100" doc:"Only of peers of this collector, such as rrc00."`
+	Limit     int         `query:"limit" minimum:"1" maximum:"100000" default:"1000" doc:"How many at most."`
+}
+
+// StateAnswer is what peers held at a past moment.
+type StateAnswer struct {
+	At     time.Time     `json:"at"`
+	Since  time.Time     `json:"since" doc:"From when on history was read, exact to some seconds. What was announced before it, and not again until at, is not known."`
+	Whole  bool          `json:"whole" doc:"All that is kept was read: since is where history begins. When false there was more of it than one answer may read; ask for fewer prefixes or for one peer."`
+	Total  int           `json:"total" doc:"How many routes there were; items are the first of them."`
+	Routes []store.Route `json:"items" doc:"By prefix, then by peer, each as it was announced last."`
+}
+
+func (s *Server) getState(ctx context.Context, in *stateInput) (StateAnswer, error) {
+	end, err := s.search(ctx)
+	if err != nil {
+		return StateAnswer{}, err
+	}
+	defer end()
+	state, err := asof.Routes(ctx, s.dependencies.Store, asof.Query{Prefix: in.Prefix.value, Match: in.Match, PeerASN: in.PeerASN.value, PeerIP: in.PeerIP.value,
+		Collector: in.Collector, At: in.At.value})
+	switch {
+	case errors.Is(err, asof.ErrUnknown):
+		return StateAnswer{}, problemf(http.StatusNotFound, "No update is kept from before %s; /api/v1/status says how far back the history of routes goes.", in.At.value.Format(time.RFC3339))
+	case errors.Is(err, asof.ErrTooMany):
+		return StateAnswer{}, problemf(http.StatusBadRequest, "That are too many routes for one answer; ask for a longer prefix, or for one peer with peer_ip.")
+	case err != nil:
+		return StateAnswer{}, err
+	}
+	a := StateAnswer{At: in.At.value, Since: state.Since, Whole: state.Whole, Total: len(state.Routes), Routes: state.Routes[:min(in.Limit, len(state.Routes))]}
+	list(&a.Routes)
+	return a, nil
 }
 
 func (s *Server) listFeeds(context.Context, *struct{}) (page[ingest.Status], error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,6 +159,79 @@ func TestServerKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = openStore(t, c)
+	}
+}
+
+// A server that hangs and goes on later stores what it was sent, when nobody waits for it any more. What was sent
+// instead is what counts, and is there once. Where the server ends when it goes on, it is started again.
+func TestServerPaused(t *testing.T) {
+	server := clickhousetest.New(t, t.TempDir())
+	c := testConfiguration(t, server.Address)
+	c.WriteTimeout = 3 * time.Second
+	s := openStore(t, c)
+	r := rand.New(rand.NewPCG(2, 0))
+	const title = "of the second attempt"
+	var sequences []uint64
+	n := 0
+	for range 2 {
+		late := numbered(1_000_000 + n) // that its caller gives up
+		paused := make(chan struct{})
+		go func() {
+			defer close(paused)
+			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+			server.Signal(syscall.SIGSTOP)
+		}()
+		var err error
+		for err == nil {
+			n++
+			_, err = s.AppendBatch(t.Context(), numbered(n))
+		}
+		n--
+		<-paused
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("error %v, want ErrUnavailable", err)
+		}
+		if _, err = s.AppendBatch(t.Context(), late); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("error %v, want ErrUnavailable", err)
+		}
+		e := incident.Event{Sequence: uint64(n + 1), Incident: storetest.Incident(r, "inc_1", uint64(n+1))}
+		if err := s.CommitEvents(t.Context(), []incident.Event{e}, nil); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("error %v, want ErrUnavailable", err)
+		}
+		server.Signal(syscall.SIGCONT)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		again := func(write func() error) {
+			t.Helper()
+			err := persist(ctx, func() error {
+				server.Revive()
+				return write()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		n++
+		again(func() error { _, err := s.AppendBatch(ctx, numbered(n)); return err })
+		e.Incident.Title = title
+		again(func() error { return s.CommitEvents(ctx, []incident.Event{e}, nil) })
+		cancel()
+		sequences = append(sequences, e.Sequence)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		server.Kill() // it might end any moment
+		server.Start()
+		s = openStore(t, c)
+		for _, n := range sequences {
+			events, err := s.Events(t.Context(), "inc_1", n-1, 1)
+			if err != nil || len(events) != 1 || events[0].Sequence != n || events[0].Incident.Title != title {
+				t.Fatalf("events %v, error %v, want event %d %s", events, err, n, title)
+			}
+		}
+		verify(t, s, n)
+		expandAll(t, s)
 	}
 }
 

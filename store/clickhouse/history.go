@@ -368,6 +368,9 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 		low = top - w.window
 		add("position > %d", low)
 	}
+	if a := w.f.Q.Action; a == store.PeerUp || a == store.PeerDown {
+		add("afi = 0") // they are of no prefix
+	}
 	add("(position < %d OR (position = %d AND row < %d))", w.before.Position, w.before.Position, w.before.Row)
 	add("position <= %d", top)
 	if w.f.From != math.MinInt64 {

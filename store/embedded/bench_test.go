@@ -16,6 +16,7 @@ import (
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/asof"
 	"github.com/routevigil/routevigil/store/batch"
 	"github.com/routevigil/routevigil/store/storetest"
 )
@@ -176,6 +177,30 @@ func BenchmarkUpdates(b *testing.B) {
 			}
 			b.ReportMetric(float64(rows)/float64(b.N), "rows")
 		})
+	}
+	for r, err := range s.Updates(b.Context(), store.UpdateQuery{Limit: 1}) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		newest := r.Prefix
+		queries := map[string]asof.Query{
+			"routes of a prefix":  {Prefix: newest, At: r.Time},
+			"routes of a peer/16": {Prefix: netip.PrefixFrom(newest.Addr(), 16).Masked(), Match: store.Covered, PeerIP: r.PeerIP, PeerASN: r.PeerASN, At: r.Time},
+			"routes of a peer":    {Prefix: netip.MustParsePrefix("0.0.0.0/0"), Match: store.Covered, PeerIP: r.PeerIP, PeerASN: r.PeerASN, At: r.Time},
+		}
+		for name, q := range queries {
+			b.Run(name, func(b *testing.B) {
+				routes := 0
+				for b.Loop() {
+					state, err := asof.Routes(b.Context(), s, q)
+					if err != nil {
+						b.Fatal(err)
+					}
+					routes += len(state.Routes)
+				}
+				b.ReportMetric(float64(routes)/float64(b.N), "routes")
+			})
+		}
 	}
 }
 

@@ -315,6 +315,8 @@ func newFilter(q store.UpdateQuery) (*filter, error) {
 			k := prefixKey(q.Prefix)
 			f.ranges = []keyRange{{k, k}}
 		}
+	} else if q.Action == store.PeerUp || q.Action == store.PeerDown {
+		f.ranges = []keyRange{{}} // they are of no prefix, and come first
 	}
 	return f, nil
 }

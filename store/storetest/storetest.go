@@ -25,6 +25,7 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/asof"
 )
 
 // Harness is how the suite gets at an implementation.
@@ -52,6 +53,7 @@ func Run(t *testing.T, h Harness) {
 		{"updates match the model", testUpdates},
 		{"a cursor stays valid while history moves", testCursor},
 		{"wrong queries are refused", testWrongQueries},
+		{"the routes of a past moment match the model", testAsOf},
 		{"what is back-filled is history and no input of detection", testBackfill},
 		{"gaps are kept as they were saved", testGaps},
 		{"events come back as they were", testEvents},
@@ -559,6 +561,118 @@ func testCursor(t *testing.T, h Harness) {
 		}
 	}
 	same(t, "an answer during which history is sealed", got, answer(rows(batches), store.UpdateQuery{Limit: 100000}))
+}
+
+// testAsOf compares with tables that are kept by applying history to them, in the order in which it happened.
+func testAsOf(t *testing.T, h Harness) {
+	r := newRand(t, 30)
+	s := h.Open(t)
+	if _, err := asof.Routes(t.Context(), s, asof.Query{Prefix: prefixes[0], At: at(0)}); !errors.Is(err, asof.ErrUnknown) {
+		t.Fatalf("of an empty store: error %v, want ErrUnknown", err)
+	}
+	g := ingest.Gap{Feed: "ris-live", Collector: "rrc00", From: at(0), Until: at(60), State: ingest.GapWaiting}
+	no(t, s.SaveGap(t.Context(), &g))
+	batches := history(r, 120)
+	backfilled := map[uint64]bool{}
+	for i, b := range batches { // times overlap from one to the next
+		if i%5 != 1 {
+			appendAll(t, s, batches[i:i+1], uint64(i+1))
+			continue
+		}
+		for j := range b.Updates {
+			b.Updates[j].Time -= 300e6
+		}
+		no(t, s.AppendBackfill(t.Context(), clone(b), &g))
+		backfilled[uint64(i+1)] = true
+	}
+	all := rows(batches)
+	for i := range all {
+		all[i].Backfilled = backfilled[all[i].Cursor.Position]
+	}
+	slices.SortStableFunc(all, func(a, b store.Route) int { return a.Time.Compare(b.Time) })
+	check := func() {
+		t.Helper()
+		found, ended := 0, 0
+		for range 60 {
+			q := asof.Query{Prefix: prefixes[r.IntN(len(prefixes))], Match: []store.Match{"", store.Exact, store.Covered, store.Covering}[r.IntN(4)],
+				At: all[r.IntN(len(all))].Time}
+			sample := all[r.IntN(len(all))]
+			switch r.IntN(6) {
+			case 0:
+				q.PeerASN = sample.PeerASN
+			case 1:
+				q.PeerIP = sample.PeerIP
+			case 2:
+				q.Collector = sample.Collector
+			}
+			want, cleared := tables(all, q)
+			got := must[asof.State](t)(asof.Routes(t.Context(), s, q))
+			same(t, fmt.Sprintf("routes of %+v", q), got, asof.State{Routes: want, Since: all[0].Time, Whole: true})
+			if found += len(want); cleared {
+				ended++
+			}
+		}
+		if found < 200 || ended < 10 {
+			t.Fatalf("%d routes found, and in %d answers a session has ended: the test tests little", found, ended)
+		}
+	}
+	check()
+	_, err := asof.Routes(t.Context(), s, asof.Query{Prefix: prefixes[0], At: all[0].Time.Add(-time.Second)})
+	if !errors.Is(err, asof.ErrUnknown) {
+		t.Fatalf("before history: error %v, want ErrUnknown", err)
+	}
+	no(t, s.SaveCheckpoint(t.Context(), 70, nil))
+	h.Seal(t, s)
+	check()
+	s = h.Reopen(t, s)
+	check()
+}
+
+// tables is the model's answer to q, and whether an end or a beginning of a session took a route away.
+func tables(all []store.Route, q asof.Query) (list []store.Route, cleared bool) {
+	type key struct {
+		prefix netip.Prefix
+		pathID uint32
+	}
+	peers := map[ingest.Peer]map[key]store.Route{}
+	filter := store.UpdateQuery{Prefix: q.Prefix, Match: q.Match, PeerASN: q.PeerASN, PeerIP: q.PeerIP, Collector: q.Collector}
+	for _, r := range all {
+		if r.Time.After(q.At) {
+			break
+		}
+		peer := ingest.Peer{Collector: r.Collector, ASN: r.PeerASN, Addr: r.PeerIP, View: r.View}
+		if peers[peer] == nil {
+			peers[peer] = map[key]store.Route{}
+		}
+		switch k := (key{r.Prefix, r.PathID}); {
+		case r.Action == store.PeerUp || r.Action == store.PeerDown:
+			cleared = cleared || len(peers[peer]) > 0
+			clear(peers[peer])
+		case !matches(r, filter):
+		case r.Action == store.Withdraw:
+			delete(peers[peer], k)
+		default:
+			peers[peer][k] = r
+		}
+	}
+	for _, table := range peers {
+		for _, r := range table {
+			list = append(list, r)
+		}
+	}
+	text := func(r store.Route) string {
+		return fmt.Sprintf("%s %s %d %d %08x", r.Collector, r.PeerIP.StringExpanded(), r.PeerASN, r.View, r.PathID)
+	}
+	slices.SortFunc(list, func(a, b store.Route) int {
+		if a.Prefix != b.Prefix {
+			return a.Prefix.Compare(b.Prefix)
+		}
+		if a.Collector == b.Collector && a.PeerIP != b.PeerIP {
+			return a.PeerIP.Compare(b.PeerIP)
+		}
+		return strings.Compare(text(a), text(b))
+	})
+	return list, cleared
 }
 
 // testBackfill has every third batch back-filled, through seals and reopening.

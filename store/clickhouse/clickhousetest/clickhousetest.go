@@ -3,6 +3,7 @@
 package clickhousetest
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -99,6 +100,21 @@ func (s *Server) Kill() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	s.t.Error("ClickHouse was killed and still listens")
+}
+
+// Revive starts it again where it has ended by itself: the library that the tests' server is made of can abort when it
+// goes on after SIGSTOP and the clients that waited for it have gone.
+func (s *Server) Revive() {
+	s.t.Helper()
+	c, err := net.DialTimeout("tcp", s.Address, 10*time.Second)
+	if err == nil {
+		c.Close()
+		return
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		s.t.Log("ClickHouse has ended by itself, and is started again")
+		s.Start()
+	}
 }
 
 // Signal sends it a signal, such as SIGSTOP.
