@@ -24,10 +24,10 @@ type entry struct {
 	prefix  netip.Prefix
 	routes  []route     // sorted by peer
 	origins origins.Ref // all that ever were, in the order of first appearance
-	watched bool        // it is watched: every change asks for a judgement
 	dirty   int32       // 1 + its place on the list of entries to judge at the next tick; 0 when not there
 	full    uint16      // routes of peers with a full table, see visibility.go
 	usual   uint16      // how many of these are usual, of the peers that are up
+	watched bool        // it is watched: every change asks for a judgement
 	suspect bool        // some route was not harmless when last judged: any change asks for a new judgement
 	fading  bool        // the shard has a loss of it
 }
