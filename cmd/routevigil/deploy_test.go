@@ -652,7 +652,7 @@ func TestDeployedRolesAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Kafka.Brokers, c.API.Listen, c.Store.Directory = k.ListenAddrs(), "127.0.0.1:0", t.TempDir()
-		c.Kafka.Takeover = time.Second // which is how long the first detector waits for another
+		c.Kafka.Takeover = time.Second             // which is how long the first detector waits for another
 		c.Ingest.RISLive.URL = "ws://127.0.0.1:1/" // nobody listens there
 		return c
 	}
@@ -740,6 +740,9 @@ func TestDeployedRolesAnswer(t *testing.T) {
 				}
 				if err := json.Unmarshal([]byte(body), &answer); err != nil {
 					return fmt.Errorf("/readyz answers %q: %w", body, err)
+				}
+				if answer.Reasons == nil {
+					return fmt.Errorf("/readyz has no list of reasons: %s", body)
 				}
 				if answer.Ready != test.ready || test.ready != (status == http.StatusOK) || !test.ready && len(answer.Reasons) == 0 {
 					return fmt.Errorf("/readyz answers %d %s", status, body)
