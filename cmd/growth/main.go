@@ -237,8 +237,8 @@ their paths and %.1f GB for the prefixes. Here five prefixes share a path; in a 
 with its %.2f nodes a route it would be %.1f GB in all. Go's collector takes up to as much again unless GOMEMLIMIT is set, and a
 snapshot takes room while it is written. Loading takes %.0f s of processor time, so about %.0f s on 8 shards, beside decompression. 50,000
 updates a second that say what is known take %.0f %% of one core. So one machine with 8 cores and 32 GB can hold both projects whole
-by these figures, which reach no further than %.0f million routes. Where that is too much, the stages run apart, and several
-detectors divide the partitions of the updates: each holds its address blocks alone.
+by these figures, which reach no further than %.0f million routes. Where that is too much, the stages run apart, and the
+detector has a machine to itself; that several divide the table among them is not provided for yet.
 `, perRoute, perPrefix, incidents.slope(octets)/1024, prefixes.slower(), incidents.slower(), allRoutes/1e6, allPrefixes/1e6,
 		allRoutes*perRoute/1e9, allPrefixes*perPrefix/1e9, realNodes, (allRoutes*(8.2+realNodes*nodeOctets)+allPrefixes*perPrefix)/1e9,
 		allRoutes*load, allRoutes*load/8, 100*updatesSecond*last.update.Seconds(), float64(last.routes)/1e6)

@@ -45,10 +45,7 @@ func main() {
 // run returns the exit status: 0 done, 1 failed while running, 2 wrong usage or configuration.
 func run(ctx context.Context, args []string) int {
 	commands := commands{Globals: Globals{Context: ctx, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}}
-	parser := kong.Must(&commands, kong.Name("routevigil"),
-		kong.Description("Watches BGP for route hijacks, leaks and misconfigurations."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
-	command, err := parser.Parse(args)
+	command, err := newParser(&commands).Parse(args)
 	if err != nil {
 		err = &UsageError{fmt.Errorf("%w (see routevigil --help)", err)}
 	} else {
@@ -62,4 +59,10 @@ func run(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "routevigil:", strings.TrimSuffix(line, "\n"))
 	}
 	return exitStatus(err)
+}
+
+func newParser(c *commands) *kong.Kong {
+	return kong.Must(c, kong.Name("routevigil"),
+		kong.Description("Watches BGP for route hijacks, leaks and misconfigurations."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 }

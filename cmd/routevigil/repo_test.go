@@ -12,10 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"go.yaml.in/yaml/v3"
-
-	"github.com/routevigil/routevigil/cmd/routevigil/config"
 )
 
 const (
@@ -227,45 +223,6 @@ func TestReadmeTargetsExist(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(root, string(m[1]))); err != nil {
 			t.Errorf("the README links to %s: %v", m[1], err)
 		}
-	}
-}
-
-func TestComposeFile(t *testing.T) {
-	var file struct {
-		Services map[string]struct {
-			Image    string
-			Build    struct{ Context, Dockerfile string }
-			Profiles []string
-			Volumes  []string
-		}
-		Volumes map[string]any
-	}
-	if err := yaml.Unmarshal(read(t, "docker-compose.yml"), &file); err != nil {
-		t.Fatal(err)
-	}
-	if s := file.Services["routevigil"]; s.Build.Dockerfile == "" || len(s.Profiles) > 0 {
-		t.Error("routevigil must be built from this repository, and start without a profile")
-	}
-	for name, service := range file.Services {
-		if service.Build.Dockerfile != "" {
-			read(t, filepath.Join(service.Build.Context, service.Build.Dockerfile))
-		} else if _, tag, _ := strings.Cut(service.Image, ":"); tag == "" || tag == "latest" {
-			t.Errorf("the image of %s is %q; it must be pinned to a version", name, service.Image)
-		}
-		for _, volume := range service.Volumes {
-			source, _, _ := strings.Cut(volume, ":")
-			if strings.HasPrefix(source, ".") {
-				read(t, source)
-			} else if _, declared := file.Volumes[source]; !declared {
-				t.Errorf("%s uses the volume %s, which is not declared", name, source)
-			}
-		}
-	}
-}
-
-func TestContainerConfigurationLoads(t *testing.T) {
-	if _, err := config.Load(filepath.Join(root, "deploy/container.yaml")); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -43,7 +43,7 @@ func newOperations(c api.Configuration, gatherer prometheus.Gatherer, health fun
 		if !h.Ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		json.NewEncoder(w).Encode(map[string]any{"ready": h.Ready, "reasons": h.Reasons})
+		json.NewEncoder(w).Encode(map[string]any{"ready": h.Ready, "reasons": append([]string{}, h.Reasons...)}) // [] rather than null, as the API has it
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	return &operations{server: http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}, listener: l}, nil
