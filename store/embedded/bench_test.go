@@ -128,7 +128,11 @@ func BenchmarkUpdates(b *testing.B) {
 		b.Fatal(err)
 	}
 	merging := time.Since(at)
-	size := int64(0)
+	st, err := s.Stats(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	first, size := st.OldestUpdate, int64(0)
 	for _, p := range s.parts {
 		size += p.bytes
 	}
@@ -160,6 +164,10 @@ func BenchmarkUpdates(b *testing.B) {
 		}},
 		{"newest", func(i int) store.UpdateQuery { return store.UpdateQuery{} }},
 		{"origin=quiet", func(i int) store.UpdateQuery { return store.UpdateQuery{OriginASN: uint32(28_000 + i%1000)} }},
+		{"window", func(i int) store.UpdateQuery { // as history is learned from the store: all of ten seconds
+			from := first.Add(time.Duration(i%40) * 10 * time.Second)
+			return store.UpdateQuery{From: from, To: from.Add(10 * time.Second), Limit: 1 << 18}
+		}},
 		{"peer", func(i int) store.UpdateQuery { return store.UpdateQuery{PeerASN: uint32(1000 + i%400*7)} }},
 	}
 	for _, tt := range queries {

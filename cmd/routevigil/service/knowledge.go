@@ -488,6 +488,7 @@ func (k *keeper) followSets(ctx context.Context) {
 				}
 			}
 			k.use(func(now *detect.Knowledge) { now.WatchSets = sets })
+			k.recordSets(sets)
 		}
 		select {
 		case <-time.After(wait):

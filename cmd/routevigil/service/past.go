@@ -35,6 +35,7 @@ const pastName = "past"
 // Sources of the past that are no sources of knowledge.
 const (
 	settings      = "settings"
+	watchSets     = "watch_sets" // what a server said of the as-sets of watches
 	detectorState = "detector"
 )
 
@@ -73,6 +74,15 @@ func (k *keeper) recordSettings(c config.Config) {
 		return
 	}
 	k.past.Bytes(time.Now(), settings, "configuration", false, text)
+}
+
+func (k *keeper) recordSets(sets map[string][]uint32) {
+	text, err := json.Marshal(sets)
+	if err != nil {
+		k.log.Error("the members of the as-sets of watches are not kept for questions about the past", "error", err)
+		return
+	}
+	k.past.Bytes(time.Now(), watchSets, k.server.Address, false, text)
 }
 
 // rememberedMirror records when what a mirror was told is not put to use.
@@ -293,8 +303,30 @@ func (a *archivist) knowledge(ctx context.Context) (k detect.Knowledge, err erro
 			return k, err
 		}
 	}
-	k.IRR, err = a.registries(ctx, netip.Prefix{})
+	if k.IRR, err = a.registries(ctx, netip.Prefix{}); err != nil {
+		return k, err
+	}
+	if k.IRR == nil && len(k.Watches.ASSets()) > 0 {
+		k.WatchSets, err = a.sets()
+	}
 	return k, err
+}
+
+// sets reads what the as-sets of watches held where no registry was at hand.
+func (a *archivist) sets() (sets map[string][]uint32, err error) {
+	s := a.take(func(name string) bool { return name == watchSets })
+	if len(s) == 0 {
+		a.basis.gap("What the as-sets of watches held then is not known: only their prefixes and asns count.")
+		return nil, nil
+	}
+	text, err := s[0].Content()
+	if err == nil {
+		err = json.Unmarshal(text, &sets)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the as-sets of watches: %w", err)
+	}
+	return sets, nil
 }
 
 // registries reads what the routing registries said: only of what covers a prefix, if that is valid.

@@ -109,7 +109,7 @@ func everythingIsKept(t *testing.T, k *keeper, directory string, at time.Time) {
 	now, then := reflect.ValueOf(k.knowledge()), reflect.ValueOf(later)
 	for _, f := range reflect.VisibleFields(now.Type()) {
 		switch {
-		case !f.IsExported() || f.Name == "WatchSets": // which a service does not have
+		case !f.IsExported() || f.Name == "WatchSets": // which a service with registries does not have
 		case now.FieldByIndex(f.Index).IsZero():
 			t.Errorf("%s is not in use in this test", f.Name)
 		case then.FieldByIndex(f.Index).IsZero():
