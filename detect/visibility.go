@@ -57,11 +57,12 @@ const (
 	lossOften = 3
 	// transferTime is for how long after it came up the table of a session may still be under way.
 	transferTime = 10 * time.Minute
-	// looksATick is how many losses one tick is for: a hundredth of a second's work, or two.
-	looksATick = 1000
+	// looksATick is how many losses one tick is for: a hundredth of a second of work or two.
+	looksATick = 500
 	// weighEvery is how often it is looked which peers have a full table.
-	weighEvery = ingest.Time(60_000_000)
-	oneDay     = ingest.Time(24 * 3600_000_000)
+	weighEvery  = ingest.Time(60_000_000)
+	wholeSecond = ingest.Time(1_000_000)
+	oneDay      = ingest.Time(24 * 3600_000_000)
 )
 
 // Weights, see judge.go.
@@ -131,8 +132,7 @@ func (s *shard) regained(e *entry, id uint32, at ingest.Time) {
 // lookAgain has a loss, that of the entry id, looked at in the first whole second from the time at on, or earlier if it was to
 // be so.
 func (s *shard) lookAgain(l *loss, id uint32, at ingest.Time) {
-	const second = ingest.Time(1_000_000)
-	if at = (at + second - 1) / second * second; l.due == 0 || at < l.due {
+	if at = (at + wholeSecond - 1) / wholeSecond * wholeSecond; l.due == 0 || at < l.due {
 		s.lookAt(l, id, at)
 	}
 }
@@ -183,14 +183,18 @@ func (e *Engine) look(t ingest.Time) {
 		e.findWitnesses()
 		need := e.cases.need()
 		due := make([][]uint32, len(e.shards))
-		n := 0
+		fresh := 0
 		for i, s := range e.shards {
 			due[i] = s.agenda.take(at, s.due)
-			n += len(due[i])
+			for _, id := range due[i] {
+				if !s.losses[id].putOff() {
+					fresh++
+				}
+			}
 		}
 		e.parallel(func(s *shard) {
 			s.now, s.need = at, need
-			s.lookAtLosses(due[s.number], uint64(n+looksATick-1)/looksATick)
+			s.lookAtLosses(due[s.number], uint64(fresh+looksATick-1)/looksATick)
 		})
 		e.correlate()
 	}
@@ -308,16 +312,22 @@ func (e *Engine) peerIsFull(id int) [2]bool {
 	return [2]bool{}
 }
 
-// lookAtLosses looks at the losses that are due. Where more are than one tick is for, they are spread over so many ticks by a
-// hash of their prefixes, which is the same however many shards there are.
+// putOff reports that a look was put off already. It is not put off again.
+func (l *loss) putOff() bool { return l.due%wholeSecond != 0 }
+
+// lookAtLosses looks at the losses that are due. Where those that are due in this second are more than one tick is for, they are
+// spread over so many ticks by a hash of their prefixes, which is the same however many shards there are. None of these ticks
+// begins a second, which is when others are due.
 func (s *shard) lookAtLosses(due []uint32, ticks uint64) {
+	const perSecond = uint64(wholeSecond/tick) - 1
 	for _, id := range due {
 		l := s.losses[id]
-		if ticks > 1 {
+		if ticks > 1 && !l.putOff() {
 			p := s.table.entry(id).prefix
 			hi, lo := words(p.Addr())
 			if wait := hashPrefix(hi, lo, p.Bits(), p.Addr().Is4()) >> 32 % ticks; wait > 0 {
-				s.lookAt(l, id, s.now+ingest.Time(wait)*tick)
+				seconds, ticks := (wait-1)/perSecond, 1+(wait-1)%perSecond
+				s.lookAt(l, id, (s.now/wholeSecond+ingest.Time(seconds))*wholeSecond+ingest.Time(ticks)*tick)
 				continue
 			}
 		}
