@@ -48,7 +48,7 @@ type shard struct {
 	onVerdict      func(Verdict)        // see Engine.OnVerdict; nil: nobody asks
 	turned         map[uint32][]turn    // by entry, sorted by origin
 	losses         map[uint32]*loss     // by entry
-	nextLook       ingest.Time          // when one of them is to be looked at; 0: never
+	agenda         agenda               // when they are to be looked at
 	witnesses      *witnesses           // shared; written by the engine before looks
 }
 

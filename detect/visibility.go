@@ -57,9 +57,12 @@ const (
 	lossOften = 3
 	// transferTime is for how long after it came up the table of a session may still be under way.
 	transferTime = 10 * time.Minute
+	// looksATick is how many losses one tick is for: a hundredth of a second of work or two.
+	looksATick = 500
 	// weighEvery is how often it is looked which peers have a full table.
-	weighEvery = ingest.Time(60_000_000)
-	oneDay     = ingest.Time(24 * 3600_000_000)
+	weighEvery  = ingest.Time(60_000_000)
+	wholeSecond = ingest.Time(1_000_000)
+	oneDay      = ingest.Time(24 * 3600_000_000)
 )
 
 // Weights, see judge.go.
@@ -84,7 +87,7 @@ const ruleLasts = "visibility.lasts"
 // vanishes often.
 type loss struct {
 	since   ingest.Time // since when; 0 while it is back
-	due     ingest.Time // when it is to be looked at again
+	due     ingest.Time // when it is to be looked at again, as the agenda has it
 	finding *finding    // what is told of it
 	times   []ingest.Time
 }
@@ -110,9 +113,9 @@ func (s *shard) withdrawn(e *entry, id uint32, at ingest.Time) {
 		l.since = at
 	}
 	if l.finding == nil {
-		s.lookAgain(l, l.since.Add(s.absence))
+		s.lookAgain(l, id, l.since.Add(s.absence))
 	} else {
-		s.lookAgain(l, at)
+		s.lookAgain(l, id, at)
 	}
 }
 
@@ -120,20 +123,30 @@ func (s *shard) withdrawn(e *entry, id uint32, at ingest.Time) {
 func (s *shard) regained(e *entry, id uint32, at ingest.Time) {
 	l := s.losses[id]
 	if l.finding != nil {
-		s.lookAgain(l, at)
+		s.lookAgain(l, id, at)
 	} else if !e.lost() {
 		l.since = 0
 	}
 }
 
-// lookAgain has a loss looked at from the time at on, or earlier if it was to be so.
-func (s *shard) lookAgain(l *loss, at ingest.Time) {
-	if l.due == 0 || at < l.due {
-		l.due = at
+// lookAgain has a loss, that of the entry id, looked at in the first whole second from the time at on, or earlier if it was to
+// be so.
+func (s *shard) lookAgain(l *loss, id uint32, at ingest.Time) {
+	if at = (at + wholeSecond - 1) / wholeSecond * wholeSecond; l.due == 0 || at < l.due {
+		s.lookAt(l, id, at)
 	}
-	if s.nextLook == 0 || l.due < s.nextLook {
-		s.nextLook = l.due
-	}
+}
+
+// lookAt has a loss looked at in the tick that begins at the time at.
+func (s *shard) lookAt(l *loss, id uint32, at ingest.Time) {
+	l.due = at
+	s.agenda.add(at, id)
+}
+
+// due reports that the agenda's word on an entry still holds.
+func (s *shard) due(id uint32, at ingest.Time) bool {
+	l := s.losses[id]
+	return l != nil && l.due == at
 }
 
 // witnesses are the peers whose lack of a route tells something, by family.
@@ -169,27 +182,36 @@ func (e *Engine) look(t ingest.Time) {
 		}
 		e.findWitnesses()
 		need := e.cases.need()
+		due := make([][]uint32, len(e.shards))
+		fresh := 0
+		for i, s := range e.shards {
+			due[i] = s.agenda.take(at, s.due)
+			for _, id := range due[i] {
+				if !s.losses[id].putOff() {
+					fresh++
+				}
+			}
+		}
 		e.parallel(func(s *shard) {
 			s.now, s.need = at, need
-			s.lookAtLosses()
+			s.lookAtLosses(due[s.number], uint64(fresh+looksATick-1)/looksATick)
 		})
 		e.correlate()
 	}
 }
 
-// nextLook is the next whole second at which something is due; 0 where nothing is.
+// nextLook is the start of the next tick in which something is due; 0 where nothing is.
 func (e *Engine) nextLook() ingest.Time {
-	const second = ingest.Time(1_000_000)
-	due := ingest.Time(0)
+	next := ingest.Time(0)
 	for _, s := range e.shards {
-		if s.nextLook != 0 && (due == 0 || s.nextLook < due) {
-			due = s.nextLook
+		if at := s.agenda.next(s.due); at != 0 && (next == 0 || at < next) {
+			next = at
 		}
 	}
-	if due == 0 {
+	if next == 0 {
 		return 0
 	}
-	return max((due+second-1)/second, e.clock/second+1) * second
+	return max((next+tick-1)/tick, e.clock/tick+1) * tick
 }
 
 // weighFeeds finds out which peers have a full table of which family: at least half as many routes as the one with most. One
@@ -224,9 +246,9 @@ func (e *Engine) weighFeeds() {
 
 // lookAtAll has everything looked at again that is lost: others than before are asked.
 func (s *shard) lookAtAll(at ingest.Time) {
-	for _, l := range s.losses {
+	for id, l := range s.losses {
 		if l.since != 0 {
-			s.lookAgain(l, max(at, l.since.Add(s.absence)))
+			s.lookAgain(l, id, max(at, l.since.Add(s.absence)))
 		}
 	}
 }
@@ -290,20 +312,26 @@ func (e *Engine) peerIsFull(id int) [2]bool {
 	return [2]bool{}
 }
 
-// lookAtLosses looks at the losses that are due.
-func (s *shard) lookAtLosses() {
-	var due []uint32
-	s.nextLook = 0
-	for id, l := range s.losses {
-		if l.due != 0 && l.due <= s.now {
-			due = append(due, id)
-		} else if l.due != 0 && (s.nextLook == 0 || l.due < s.nextLook) {
-			s.nextLook = l.due
-		}
-	}
-	slices.Sort(due)
+// putOff reports that a look was put off already. It is not put off again.
+func (l *loss) putOff() bool { return l.due%wholeSecond != 0 }
+
+// lookAtLosses looks at the losses that are due. Where those that are due in this second are more than one tick is for, they are
+// spread over so many ticks by a hash of their prefixes, which is the same however many shards there are. None of these ticks
+// begins a second, which is when others are due.
+func (s *shard) lookAtLosses(due []uint32, ticks uint64) {
+	const perSecond = uint64(wholeSecond/tick) - 1
 	for _, id := range due {
-		s.lookAtLoss(id, s.losses[id])
+		l := s.losses[id]
+		if ticks > 1 && !l.putOff() {
+			p := s.table.entry(id).prefix
+			hi, lo := words(p.Addr())
+			if wait := hashPrefix(hi, lo, p.Bits(), p.Addr().Is4()) >> 32 % ticks; wait > 0 {
+				seconds, ticks := (wait-1)/perSecond, 1+(wait-1)%perSecond
+				s.lookAt(l, id, (s.now/wholeSecond+ingest.Time(seconds))*wholeSecond+ingest.Time(ticks)*tick)
+				continue
+			}
+		}
+		s.lookAtLoss(id, l)
 	}
 }
 
@@ -322,7 +350,7 @@ func (s *shard) lookAtLoss(id uint32, l *loss) {
 			delete(s.losses, id)
 			return
 		}
-		s.lookAgain(l, l.times[0]+oneDay)
+		s.lookAgain(l, id, l.times[0]+oneDay)
 		return
 	}
 	next := l.since.Add(s.absence)
@@ -346,7 +374,7 @@ func (s *shard) lookAtLoss(id uint32, l *loss) {
 			next = min(next, s.now.Add(max(wait, time.Minute))) // others may tell by then
 		}
 	}
-	s.lookAgain(l, next)
+	s.lookAgain(l, id, next)
 }
 
 // tellLoss makes f what is told of a loss of e; nil: nothing.
@@ -570,7 +598,7 @@ func (e *Engine) loadLosses(s *snapshot, places []place) error {
 		}
 		l := &loss{since: ls.Since, times: ls.Times}
 		sh.losses[id], sh.table.entry(id).fading = l, true
-		sh.lookAgain(l, ls.Due)
+		sh.lookAt(l, id, ls.Due)
 	}
 	return nil
 }

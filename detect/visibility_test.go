@@ -1,11 +1,14 @@
 package detect
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
@@ -130,6 +133,98 @@ func TestLossNeedsHistory(t *testing.T) {
 	e.Advance(ingest.TimeOf(start.Add(27 * time.Hour)))
 	if len(events) == 0 || events[0].Incident.Kind != incident.VisibilityLoss {
 		t.Errorf("%d events of a prefix that was known for a day", len(events))
+	}
+}
+
+// TestOutageIsSpread withdraws 3,000 prefixes at once: no tick may look at many more than it is for, all must be told within the ticks
+// that it takes, and that alike on any number of shards and after a restart meanwhile.
+func TestOutageIsSpread(t *testing.T) {
+	const lost, peers = 3000, 5
+	gone := ingest.TimeOf(start.Add(time.Hour))
+	play := func(shards int, restart bool) (events []incident.Event, looked map[ingest.Time]int) {
+		looked = map[ingest.Time]int{}
+		config := DefaultConfiguration()
+		config.Shards = shards
+		emit := func(ev incident.Event) { events = append(events, ev) }
+		e, c := New(config, Knowledge{}, emit), newCrowd()
+		c.load(e, peers, lost*3/2)
+		e.FinishBaseline()
+		for i := range lost {
+			for p := range peers {
+				e.Apply(&ingest.Update{Time: gone, Peer: c.says(gone, p, i).Peer, Withdrawn: []bgp.NLRI{{Prefix: prefixOf(i)}}})
+			}
+		}
+		if shards == 1 {
+			e.OnVerdict(func(v Verdict) { looked[v.Time]++ })
+		}
+		end := gone.Add(config.Absence + 5*time.Second)
+		for at := gone; at < end; at += tick {
+			e.Advance(at)
+			if restart && at == gone.Add(config.Absence)+3*tick {
+				state, err := e.Snapshot()
+				if err != nil {
+					t.Fatal(err)
+				}
+				e = New(config, Knowledge{}, emit)
+				if err := e.Restore(state); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		return events, looked
+	}
+	one, looked := play(1, false)
+	told := map[netip.Prefix]bool{}
+	for _, ev := range one {
+		if ev.Change == incident.Opened {
+			for _, p := range ev.Incident.Prefixes {
+				told[p.Prefix] = true
+			}
+		}
+	}
+	if len(told) != lost {
+		t.Errorf("%d of %d losses are told", len(told), lost)
+	}
+	first, last, all := ingest.Time(math.MaxInt64), ingest.Time(0), 0
+	for at, n := range looked {
+		first, last, all = min(first, at), max(last, at), all+n
+		if n > 3*looksATick/2 {
+			t.Errorf("%d losses are looked at in one tick", n)
+		}
+	}
+	if all != lost || last-first >= lost/looksATick*tick {
+		t.Errorf("%d looks at %d losses, from %v to %v", all, lost, first.Time(), last.Time())
+	}
+	for _, shards := range []int{1, 2, 8} {
+		again, _ := play(shards, true)
+		if diff := cmp.Diff(one, again, cmpTime, cmpPrefix); diff != "" {
+			t.Errorf("on %d shards, with a restart (-one +%d):\n%.2000s", shards, shards, diff)
+		}
+	}
+}
+
+func TestAgenda(t *testing.T) {
+	due := map[uint32]ingest.Time{1: 30, 2: 10, 3: 20, 4: 20}
+	meant := func(id uint32, at ingest.Time) bool { return due[id] == at }
+	var a agenda
+	a.add(5, 2) // later put off
+	a.add(40, 1)
+	for _, id := range []uint32{4, 1, 3, 2} {
+		a.add(due[id], id)
+	}
+	a.add(20, 4) // said twice
+	if at := a.next(meant); at != 10 {
+		t.Errorf("next at %d", at)
+	}
+	if ids := a.take(25, meant); !slices.Equal(ids, []uint32{2, 3, 4}) {
+		t.Errorf("due: %v", ids)
+	}
+	if at := a.next(meant); at != 30 {
+		t.Errorf("next at %d", at)
+	}
+	delete(due, 1)
+	if at := a.next(meant); at != 0 || len(a.times)+len(a.ids) > 0 {
+		t.Errorf("next at %d, and %d times are kept", at, len(a.ids))
 	}
 }
 
