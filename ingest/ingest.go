@@ -154,6 +154,7 @@ func (u *Update) Clone() Update {
 type Batch struct {
 	Updates   []Update
 	Watermark Time
+	Canary    time.Time // when the mark of the self-check that the batch carries was put into the stream; zero where there is none. Never stored.
 }
 
 // Handler receives updates from a Source. An error stops the source.

@@ -1,6 +1,9 @@
 package registry
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // beacons are blocks whose prefixes are announced and withdrawn on purpose, to measure how routes spread. Written by hand from
 // what those who run them say; short, for whatever lies in one of them is never missed.
@@ -21,4 +24,23 @@ func Beacon(p netip.Prefix) (by string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// scheduled are the beacons of RIPE RIS that are announced at 00:00, 04:00 and so on, UTC, and withdrawn at 02:00, 06:00 and
+// so on; what else lies in the blocks of beacons stays announced, or follows other schedules.
+var scheduled = [...]netip.Prefix{netip.MustParsePrefix("84.205.64.0/20"), netip.MustParsePrefix("2001:7fb:fe00::/40")}
+
+// BeaconPeriod is the time between an announcement of a scheduled beacon and its withdrawal.
+const BeaconPeriod = 2 * time.Hour
+
+// BeaconDue returns when the scheduled beacon p was last due before t to be announced, or withdrawn; ok is false where p is
+// none, or it was the other's turn.
+func BeaconDue(p netip.Prefix, announced bool, t time.Time) (due time.Time, ok bool) {
+	for _, b := range scheduled {
+		if b.Bits() <= p.Bits() && b.Contains(p.Addr()) {
+			due = t.UTC().Truncate(BeaconPeriod)
+			return due, announced == (due.Hour()%4 == 0)
+		}
+	}
+	return time.Time{}, false
 }

@@ -142,6 +142,21 @@ func (b *Bus) Publish(u *ingest.Update) error {
 	return nil
 }
 
+// Canary puts a mark into the stream, behind all that has been published, to measure how long that takes to be judged.
+// Next hands it out with what is before it. It moves no clock. Of marks that are in the stream at once only some come out.
+func (b *Bus) Canary(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	if len(b.queue) == 0 {
+		b.queue = append(b.queue, &building{})
+	}
+	b.queue[len(b.queue)-1].canary = now
+	b.wake()
+}
+
 func (b *Bus) full(size int64) bool {
 	return b.count > 0 && (b.count >= b.c.MaxUpdates || b.bytes+size > b.c.MaxBytes)
 }
@@ -163,7 +178,7 @@ func (b *Bus) Next(ctx context.Context) (*ingest.Batch, error) {
 		head, closed := b.take()
 		if head != nil {
 			b.advance(min(head.newest, ingest.TimeOf(time.Now().Add(b.c.ClockTolerance))))
-			return &ingest.Batch{Updates: head.updates, Watermark: b.watermark}, nil
+			return &ingest.Batch{Updates: head.updates, Watermark: b.watermark, Canary: head.canary}, nil
 		}
 		if closed {
 			return nil, ErrClosed

@@ -34,6 +34,31 @@ func next(t *testing.T, b *Bus) *ingest.Batch {
 	return batch
 }
 
+// A mark comes out behind what was published before it, at once, and moves no clock.
+func TestCanary(t *testing.T) {
+	b := New(DefaultConfiguration(), nil)
+	mark := time.Now()
+	b.Canary(mark)
+	if got := next(t, b); len(got.Updates) != 0 || got.Watermark != 0 || !got.Canary.Equal(mark) {
+		t.Errorf("got %+v", got)
+	}
+	if err := b.Publish(&ingest.Update{Time: 5}); err != nil {
+		t.Fatal(err)
+	}
+	b.Canary(mark)
+	if got := next(t, b); len(got.Updates) != 1 || got.Watermark != 5 || !got.Canary.Equal(mark) {
+		t.Errorf("got %+v", got)
+	}
+	if got := next(t, b); !got.Canary.IsZero() {
+		t.Errorf("the mark comes again: %+v", got)
+	}
+	b.Close()
+	b.Canary(mark)
+	if _, err := b.Next(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
 func TestOrderAndBatchSize(t *testing.T) {
 	c := DefaultConfiguration()
 	c.BatchUpdates = 3

@@ -1,6 +1,8 @@
 package bus
 
 import (
+	"time"
+
 	"slices"
 	"unsafe"
 
@@ -14,6 +16,7 @@ type building struct {
 	updates []ingest.Update
 	newest  ingest.Time
 	bytes   int64
+	canary  time.Time // of the self-check; zero where there is none
 
 	nlri     slab[bgp.NLRI]
 	segments slab[bgp.Segment]

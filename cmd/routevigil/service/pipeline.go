@@ -40,6 +40,7 @@ type pipeline struct {
 	inferrer  *inferrer
 	past      *past.Recorder // of the engine's state; may be nil
 	learner   *learner       // of history from the store; nil where there is none
+	check     *selfCheck     // may be nil
 
 	keeping sync.Mutex // held while a state is being kept
 
@@ -227,12 +228,13 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 			return err
 		}
 		start := time.Now()
-		if err == nil {
+		if err == nil && (len(batch.Updates) > 0 || batch.Canary.IsZero()) { // a mark alone is nothing to be recorded or judged
 			err = p.process(ctx, batch)
 		}
 		if err != nil {
 			return err
 		}
+		p.check.judged(batch, time.Now())
 		if len(batch.Updates) > 0 {
 			p.metrics.batches.Inc()
 			p.metrics.updates.Add(float64(len(batch.Updates)))

@@ -48,6 +48,7 @@ type Service struct {
 	keeper   *keeper
 	filler   *backfill.Filler // nil where gaps are not filled
 	pipeline *pipeline
+	check    *selfCheck
 	vrps     *liveVRPs // nil when the VRPs come from a file, or not at all
 	notifier *alert.Notifier
 	server   *api.Server
@@ -102,8 +103,9 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			unlisten()
 		}
 	}()
+	s.check = newSelfCheck(registry)
 	s.pipeline = &pipeline{
-		bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
+		check: s.check, bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
 		metrics: newPipelineMetrics(registry), every: checkpointEvery,
 		history:   historyFile{path: filepath.Join(c.Store.Directory, HistoryName), every: historyEvery},
 		questions: make(chan func(*detect.Engine)),
@@ -196,6 +198,7 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 		feeds.run("back-fill", func() error { return s.filler.Run(ctx) })
 	}
 	feeds.run("knowledge", func() error { return s.keeper.run(ctx, s.pipeline.questions) })
+	feeds.run("self-check", func() error { return s.check.run(ctx, s.bus.Canary) })
 	for _, source := range s.sources {
 		handler := s.bus.Publish
 		if live, ok := source.(backfill.Source); ok && s.filler != nil && s.config.Ingest.RISLive.Whole() {
@@ -396,6 +399,9 @@ func (s *Service) health() api.Health {
 		}
 	}
 	if sentence := s.pipeline.learner.sentence(); sentence != "" {
+		h.Reasons = append(h.Reasons, sentence)
+	}
+	if sentence := s.check.trouble(time.Now()); sentence != "" {
 		h.Reasons = append(h.Reasons, sentence)
 	}
 	if s.vrps != nil {
