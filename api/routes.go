@@ -363,6 +363,7 @@ type updatesInput struct {
 	Prefix    prefixParam  `query:"prefix" doc:"Only routes of this prefix; see match."`
 	Match     store.Match  `query:"match" enum:"exact,covered,covering" doc:"How prefix is meant: itself only (the default), itself and its more-specifics, or itself and what covers it."`
 	Origin    asnParam     `query:"origin" doc:"Only routes that this AS originates."`
+	ASOnPath  asnParam     `query:"as_on_path" doc:"Only routes with this AS anywhere on their path."`
 	PeerASN   asnParam     `query:"peer_asn" doc:"Only what peers of this AS said."`
 	PeerIP    addrParam    `query:"peer_ip" doc:"Only what the peer of this address said."`
 	Collector string       `query:"collector" maxLength:"100" doc:"Only what this collector heard, such as rrc00."`
@@ -399,8 +400,8 @@ func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.
 	defer end()
 	var items []store.Route
 	for r, err := range s.dependencies.Store.Updates(ctx, store.UpdateQuery{
-		Prefix: in.Prefix.value, Match: in.Match, OriginASN: in.Origin.value, PeerASN: in.PeerASN.value, PeerIP: in.PeerIP.value,
-		Collector: in.Collector, Action: in.Type, From: in.From.value, To: in.To.value, Limit: in.Limit + 1, After: in.Cursor.after,
+		Prefix: in.Prefix.value, Match: in.Match, OriginASN: in.Origin.value, ASOnPath: in.ASOnPath.value, PeerASN: in.PeerASN.value,
+		PeerIP: in.PeerIP.value, Collector: in.Collector, Action: in.Type, From: in.From.value, To: in.To.value, Limit: in.Limit + 1, After: in.Cursor.after,
 	}) {
 		if err != nil {
 			return page[store.Route]{}, err
