@@ -101,7 +101,7 @@ func (s *Server) register() {
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/state", "get-state", "The routes that there were at a past moment",
 		"What each peer had last announced of a prefix, or of what it covers or is covered by, and had neither withdrawn nor lost with its session. "+
-			"A peer's table is all of 0.0.0.0/0 or ::/0 with match=covered and peer_ip. "+
+			"A peer's table is all of 0.0.0.0/0 or ::/0 with match=covered and peer_ip; where history is large that takes too long, and is to be asked for in parts, such as by /8. "+
 			"What was announced before since, and not again until at, is not known. What happened at the moment itself has happened.", s.getState)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
 	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
