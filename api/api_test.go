@@ -371,6 +371,12 @@ func TestUpdates(t *testing.T) {
 	if want := []uint32{64500, 64501, 64500, 64501, 64500, 64501, 64500}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want each row once and in order", got)
 	}
+	if p := get200[page[store.Route]](s, "/api/v1/updates?as_on_path=AS3333"); len(p.Items) != 7 {
+		t.Errorf("with AS3333 on the path: %d rows, want 7", len(p.Items))
+	}
+	if p := get200[page[store.Route]](s, "/api/v1/updates?as_on_path=333"); len(p.Items) != 0 {
+		t.Errorf("with AS333 on the path: %d rows, want none", len(p.Items))
+	}
 	if p := get200[page[store.Route]](s, "/api/v1/updates?origin=AS64501&prefix=192.0.2.0/24&match=exact&type=announce&peer_ip=192.0.2.1&peer_asn=3333&collector=rrc00&to=2030-01-01T00:00:00Z"); len(p.Items) != 3 {
 		t.Errorf("filtered: %d rows, want 3", len(p.Items))
 	}

@@ -101,7 +101,7 @@ func (s *Server) register() {
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/state", "get-state", "The routes that there were at a past moment",
 		"What each peer had last announced of a prefix, or of what it covers or is covered by, and had neither withdrawn nor lost with its session. "+
-			"A peer's table is all of 0.0.0.0/0 or ::/0 with match=covered and peer_ip. "+
+			"A peer's table is all of 0.0.0.0/0 or ::/0 with match=covered and peer_ip; where history is large that takes too long, and is to be asked for in parts, such as by /8. "+
 			"What was announced before since, and not again until at, is not known. What happened at the moment itself has happened.", s.getState)
 	get(s, "/api/v1/feeds", "list-feeds", "The health of every feed", "", s.listFeeds)
 	get(s, "/api/v1/feeds/{feed}/malformed", "list-malformed", "The last malformed messages of a feed",
@@ -363,6 +363,7 @@ type updatesInput struct {
 	Prefix    prefixParam  `query:"prefix" doc:"Only routes of this prefix; see match."`
 	Match     store.Match  `query:"match" enum:"exact,covered,covering" doc:"How prefix is meant: itself only (the default), itself and its more-specifics, or itself and what covers it."`
 	Origin    asnParam     `query:"origin" doc:"Only routes that this AS originates."`
+	ASOnPath  asnParam     `query:"as_on_path" doc:"Only routes with this AS anywhere on their path."`
 	PeerASN   asnParam     `query:"peer_asn" doc:"Only what peers of this AS said."`
 	PeerIP    addrParam    `query:"peer_ip" doc:"Only what the peer of this address said."`
 	Collector string       `query:"collector" maxLength:"100" doc:"Only what this collector heard, such as rrc00."`
@@ -399,8 +400,8 @@ func (s *Server) listUpdates(ctx context.Context, in *updatesInput) (page[store.
 	defer end()
 	var items []store.Route
 	for r, err := range s.dependencies.Store.Updates(ctx, store.UpdateQuery{
-		Prefix: in.Prefix.value, Match: in.Match, OriginASN: in.Origin.value, PeerASN: in.PeerASN.value, PeerIP: in.PeerIP.value,
-		Collector: in.Collector, Action: in.Type, From: in.From.value, To: in.To.value, Limit: in.Limit + 1, After: in.Cursor.after,
+		Prefix: in.Prefix.value, Match: in.Match, OriginASN: in.Origin.value, ASOnPath: in.ASOnPath.value, PeerASN: in.PeerASN.value,
+		PeerIP: in.PeerIP.value, Collector: in.Collector, Action: in.Type, From: in.From.value, To: in.To.value, Limit: in.Limit + 1, After: in.Cursor.after,
 	}) {
 		if err != nil {
 			return page[store.Route]{}, err

@@ -173,6 +173,7 @@ type UpdateQuery struct {
 	Prefix    netip.Prefix
 	Match     Match // with Prefix; "" means Exact
 	OriginASN uint32
+	ASOnPath  uint32 // anywhere in the AS path, also within a set or a confederation
 	PeerASN   uint32
 	PeerIP    netip.Addr
 	Collector string

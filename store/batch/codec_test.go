@@ -202,3 +202,17 @@ func TestEncodeDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a batch, want none once the buffers have grown", n)
 	}
 }
+
+func TestOnPath(t *testing.T) {
+	for _, tt := range []struct {
+		path, asn string
+		want      bool
+	}{
+		{"", "1", false}, {"1", "1", true}, {"11 21 12", "1", false}, {"11 1", "1", true}, {"1 11", "1", true}, {"111 {2,1}", "1", true}, {"64500 (1 2)", "2", true},
+		{"[3,4] 5", "3", true}, {"164500 645001", "64500", false},
+	} {
+		if got := OnPath([]byte(tt.path), tt.asn); got != tt.want {
+			t.Errorf("AS %s on %q: %t, want %t", tt.asn, tt.path, got, tt.want)
+		}
+	}
+}

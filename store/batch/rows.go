@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
@@ -109,6 +110,9 @@ func (f *Filter) Newest(r *Reader, position uint64, before store.Cursor, limit i
 					continue
 				}
 			}
+			if f.Q.ASOnPath != 0 && !slices.ContainsFunc(attrs.ASPath, func(s bgp.Segment) bool { return slices.Contains(s.ASNs, f.Q.ASOnPath) }) {
+				continue
+			}
 			if len(found) >= 2*limit {
 				found = append(found[:0], found[len(found)-limit:]...)
 			}
@@ -121,6 +125,22 @@ func (f *Filter) Newest(r *Reader, position uint64, before store.Cursor, limit i
 	found = found[max(0, len(found)-limit):]
 	slices.Reverse(found)
 	return found, nil
+}
+
+// OnPath tells whether path, as bgp.ASPath.String writes it, has the AS whose number is written asn.
+func OnPath(path []byte, asn string) bool {
+	digit := func(i int) bool { return i >= 0 && i < len(path) && path[i] >= '0' && path[i] <= '9' }
+	for from := 0; ; {
+		i := bytes.Index(path[from:], []byte(asn))
+		if i < 0 {
+			return false
+		}
+		i += from
+		if !digit(i-1) && !digit(i+len(asn)) {
+			return true
+		}
+		from = i + 1
+	}
 }
 
 // Actions are all that a row of history may say.

@@ -385,6 +385,9 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 	if w.f.Q.OriginASN != 0 {
 		add("origin_asn = %d", w.f.Q.OriginASN)
 	}
+	if w.f.Q.ASOnPath != 0 {
+		add("hasToken(as_path, '%d')", w.f.Q.ASOnPath)
+	}
 	if q := &w.f.Q; q.PeerASN != 0 || q.PeerIP.IsValid() || q.Collector != "" {
 		ids := w.s.peersLike(q)
 		if len(ids) == 0 {

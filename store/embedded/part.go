@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -503,6 +504,7 @@ var (
 	columnCollector = columnNamed("collector")
 	columnPeerASN   = columnNamed("peer_asn")
 	columnPeerIP    = columnNamed("peer_ip")
+	columnASPath    = columnNamed("as_path")
 	columnOriginASN = columnNamed("origin_asn")
 )
 
@@ -611,6 +613,10 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 	}
 	wantNumber(columnPeerASN, f.Q.PeerASN)
 	wantNumber(columnOriginASN, f.Q.OriginASN)
+	if f.Q.ASOnPath != 0 {
+		asn := strconv.FormatUint(uint64(f.Q.ASOnPath), 10)
+		want(columnASPath, func(v parquet.Value) bool { return batch.OnPath(v.ByteArray(), asn) })
+	}
 	wantText(columnCollector, f.Q.Collector)
 	wantText(columnPeerIP, text(f.Q.PeerIP))
 	wantText(columnAction, string(f.Q.Action))

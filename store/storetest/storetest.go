@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -451,12 +452,22 @@ func matches(r store.Route, q store.UpdateQuery) bool {
 	}
 	return p &&
 		(q.OriginASN == 0 || r.OriginASN == q.OriginASN) &&
+		(q.ASOnPath == 0 || slices.Contains(asnsOf(r.ASPath), q.ASOnPath)) &&
 		(q.PeerASN == 0 || r.PeerASN == q.PeerASN) &&
 		(!q.PeerIP.IsValid() || r.PeerIP == q.PeerIP) &&
 		(q.Collector == "" || r.Collector == q.Collector) &&
 		(q.From.IsZero() || !r.Time.Before(q.From)) &&
 		(q.To.IsZero() || r.Time.Before(q.To)) &&
 		(q.Action == "" || r.Action == q.Action)
+}
+
+// asnsOf lists the ASNs of a path that is written out.
+func asnsOf(path string) (list []uint32) {
+	for _, f := range strings.FieldsFunc(path, func(c rune) bool { return c < '0' || c > '9' }) {
+		n, _ := strconv.ParseUint(f, 10, 32)
+		list = append(list, uint32(n))
+	}
+	return list
 }
 
 // queries generates queries of which most find something.
@@ -470,6 +481,14 @@ func queries(r *rand.Rand, all []store.Route, n int) (list []store.UpdateQuery) 
 		}
 		for _, set := range []func(){
 			func() { q.OriginASN = sample.OriginASN },
+			func() {
+				if asns := asnsOf(sample.ASPath); len(asns) > 0 {
+					q.ASOnPath = asns[r.IntN(len(asns))]
+				}
+				if r.IntN(4) == 0 {
+					q.ASOnPath /= 10 // on no path, but its digits are
+				}
+			},
 			func() { q.PeerASN = sample.PeerASN },
 			func() { q.PeerIP = sample.PeerIP },
 			func() { q.Collector = sample.Collector },
