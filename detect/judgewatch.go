@@ -195,7 +195,7 @@ func (s *shard) judgeNewPrefix(e *entry, g *group, origin uint32) *verdict {
 		v.covering, v.expected = at, ws[0].origins
 		v.declare(ws[0], "watch.max_length", weightForbidden, "parts of %s may be no longer than /%d", at, ws[0].maxLength(e.prefix))
 	case ws == nil && slices.ContainsFunc(own, func(w *watch) bool { return len(w.Prefixes) > 0 }) &&
-		!slices.ContainsFunc(own, func(w *watch) bool { return within(e.prefix, w.Prefixes) }):
+		!slices.ContainsFunc(own, func(w *watch) bool { return w.partial || within(e.prefix, w.Prefixes) }):
 		ws = own
 		v.declare(own[0], "watch.prefix_unknown", weightUnknownPrefix, "%s is none of the prefixes of AS%d", e.prefix, origin)
 		if o := s.table.origin(e, g.origin); o != nil && o.MarkedUsual() {

@@ -24,10 +24,12 @@ func (e *Engine) Replace(k Knowledge) {
 	e.flush()
 	before := e.given
 	e.given, e.infers = k, k.Relationships == nil
+	wasWatched := e.known.watched
 	*e.known = k
 	e.known.Relationships = e.relationships()
-	e.known.watched = compileWatches(k.Watches, k.IRR, k.WatchSets)
-	rewatched := !reflect.DeepEqual(k.Watches, before.Watches)
+	watched := compileWatches(k.Watches, k.IRR, k.WatchSets)
+	rewatched := !reflect.DeepEqual(k.Watches, before.Watches) || !watched.samePrefixes(wasWatched)
+	e.known.watched = watched
 	if k.Relationships != before.Relationships || k.Declared != before.Declared {
 		e.relate()
 	}

@@ -15,11 +15,12 @@ import (
 // which counts before all that was learned and is weaker only than a proof (judgewatch.go); and incidents that
 // touch it bear its name, which decides who is told and how severe they are (watched.go).
 type Watch struct {
-	Name     string         `yaml:"name" doc:"Name of the watch, unique; incidents bear it."`
-	Prefixes []netip.Prefix `yaml:"prefixes" doc:"What is watched: these prefixes and all parts of them."`
-	ASNs     []uint32       `yaml:"asns" doc:"Networks of one's own: what they announce, and to whom, is watched."`
-	ASSets   []string       `yaml:"as_sets" doc:"Sets of further networks, such as customers, by name or as SOURCE::NAME, expanded by knowledge.irr: incidents in which a member has a part belong to the watch."`
-	Origins  []uint32       `yaml:"origins" doc:"The networks that may originate the prefixes; asns and the members of as_sets when empty. Of nested prefixes the longest decides."`
+	Name      string         `yaml:"name" doc:"Name of the watch, unique; incidents bear it."`
+	Prefixes  []netip.Prefix `yaml:"prefixes" doc:"What is watched: these prefixes and all parts of them."`
+	RouteSets []string       `yaml:"route_sets" doc:"Sets of further prefixes to watch, by name or as SOURCE::NAME, expanded by the dumps and mirrors of knowledge.irr; of each at most 1000 prefixes."`
+	ASNs      []uint32       `yaml:"asns" doc:"Networks of one's own: what they announce, and to whom, is watched."`
+	ASSets    []string       `yaml:"as_sets" doc:"Sets of further networks, such as customers, by name or as SOURCE::NAME, expanded by knowledge.irr: incidents in which a member has a part belong to the watch."`
+	Origins   []uint32       `yaml:"origins" doc:"The networks that may originate the prefixes; asns and the members of as_sets when empty. Of nested prefixes the longest decides."`
 
 	Upstreams []uint32 `yaml:"upstreams" doc:"The networks that pass on the routes of asns to the world. Where upstreams and peers are both empty, any may."`
 	Peers     []uint32 `yaml:"peers" doc:"Further networks that may stand behind asns on paths, such as peers and route servers."`
@@ -99,8 +100,9 @@ func (l WatchList) ASSets() []string {
 }
 
 var (
-	watchName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
-	asSetName = regexp.MustCompile(`(?i)^([A-Z0-9_-]+::)?([A-Z0-9_-]+:)*AS-[A-Z0-9_-]+(:[A-Z0-9_-]+)*$`)
+	watchName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+	routeSetName = regexp.MustCompile(`(?i)^([A-Z0-9_-]+::)?([A-Z0-9_-]+:)*RS-[A-Z0-9_-]+(:[A-Z0-9_-]+)*$`)
+	asSetName    = regexp.MustCompile(`(?i)^([A-Z0-9_-]+::)?([A-Z0-9_-]+:)*AS-[A-Z0-9_-]+(:[A-Z0-9_-]+)*$`)
 )
 
 // Validate reports everything that cannot work, each with the path of the setting.
@@ -124,8 +126,8 @@ func (l WatchList) Validate() error {
 }
 
 func (w *Watch) validate(fault func(at, format string, args ...any)) {
-	if len(w.Prefixes)+len(w.ASNs)+len(w.ASSets) == 0 {
-		fault("", "watches nothing; give prefixes, asns or as_sets")
+	if len(w.Prefixes)+len(w.RouteSets)+len(w.ASNs)+len(w.ASSets) == 0 {
+		fault("", "watches nothing; give prefixes, route_sets, asns or as_sets")
 	}
 	checkPrefixes(".prefixes", w.Prefixes, fault)
 	for _, l := range []struct {
@@ -133,6 +135,11 @@ func (w *Watch) validate(fault func(at, format string, args ...any)) {
 		asns []uint32
 	}{{".asns", w.ASNs}, {".origins", w.Origins}, {".upstreams", w.Upstreams}, {".peers", w.Peers}, {".must_pass", w.MustPass}, {".must_not_pass", w.MustNotPass}} {
 		checkASNs(l.key, l.asns, fault)
+	}
+	for i, s := range w.RouteSets {
+		if !routeSetName.MatchString(s) {
+			fault(fmt.Sprintf(".route_sets[%d]", i), "must be the name of a route-set, such as AS64500:RS-ROUTES or RIPE::RS-EXAMPLE, is %q", s)
+		}
 	}
 	for i, s := range w.ASSets {
 		if !asSetName.MatchString(s) {

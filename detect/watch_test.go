@@ -386,13 +386,96 @@ func TestExplainWatches(t *testing.T) {
 	}
 }
 
+// A watch of a route-set is one of its prefixes, and follows what the registries say; while they do not say all, nothing
+// passes for a prefix that the watch does not name.
+func TestRouteSetsOfWatches(t *testing.T) {
+	list := WatchList{{Name: "mine", ASNs: []uint32{20010}, Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, RouteSets: []string{"RIPE::RS-X"}}}
+	database := func(text string) *irr.Database {
+		b := irr.NewBuilder(nil)
+		if err := b.Read(strings.NewReader(text), "test"); err != nil {
+			t.Fatal(err)
+		}
+		return b.Build()
+	}
+	all := "route-set: RS-X\nmembers: 192.0.2.0/24^+, AS5, RS-Y\nmp-members: ::/0\nsource: RIPE\n\nroute6: 2001:db8::/32\norigin: AS5\nsource: RIPE\n\n"
+	many := "route-set: RS-X\nsource: RIPE\nmembers: 10.0.0.0/24"
+	for i := range maxOfRouteSet {
+		many += fmt.Sprintf(", 20.%d.%d.0/24", i/256, i%256)
+	}
+	for _, c := range []struct {
+		name    string
+		db      *irr.Database
+		watched []string
+		raised  int
+	}{
+		{"whole", database(all + "route-set: RS-Y\nmembers: 203.0.113.0/24\nsource: RIPE\n"), []string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"}, 1},
+		{"a part missing", database(all), []string{"192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"}, 0},
+		{"no registry", nil, []string{"198.51.100.0/24"}, 0},
+		{"too many", database(many), nil, 0},
+	} {
+		w := compileWatches(list, c.db, nil)
+		var got []string
+		for _, p := range w.all[0].Prefixes {
+			got = append(got, p.String())
+		}
+		if c.watched == nil && len(got) != maxOfRouteSet+1 || c.watched != nil && !slices.Equal(got, c.watched) {
+			t.Errorf("%s: %d are watched, %v", c.name, len(got), got)
+		}
+		if len(list[0].Prefixes) != 1 {
+			t.Fatal("the configuration was changed")
+		}
+		o := map[string]incident.Incident{}
+		e := New(scenarioConfiguration(), Knowledge{Watches: list, IRR: c.db}, func(ev incident.Event) { o[ev.Incident.ID] = ev.Incident })
+		for k := range 5 {
+			peer := ingest.Peer{Collector: "rrc00", ASN: uint32(100 + k), Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(k)})}
+			u := announcement(peer, netip.MustParsePrefix("198.51.100.0/24"), peer.ASN, 3356, 20010)
+			u.Kind, u.Time = ingest.RIB, ingest.TimeOf(start)
+			e.Apply(&u)
+		}
+		e.FinishBaseline()
+		for k := range 5 {
+			peer := ingest.Peer{Collector: "rrc00", ASN: uint32(100 + k), Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(k)})}
+			for _, p := range []string{"203.0.113.0/24", "100.20.0.0/16"} { // the second is in no route-set
+				u := announcement(peer, netip.MustParsePrefix(p), peer.ASN, 3356, 20010)
+				u.Time = ingest.TimeOf(start.Add(time.Minute))
+				e.Apply(&u)
+			}
+		}
+		e.Finish()
+		raised := 0
+		for _, inc := range o {
+			if inc.Kind == incident.NewPrefix {
+				raised++
+				if len(inc.Prefixes) != 1 || inc.Prefixes[0].Prefix.String() != "100.20.0.0/16" {
+					t.Errorf("%s: %+v", c.name, inc.Prefixes)
+				}
+			}
+		}
+		if raised != c.raised {
+			t.Errorf("%s: %d new prefixes are raised, want %d", c.name, raised, c.raised)
+		}
+		// As soon as the registry has it in the set it is none.
+		e.Replace(Knowledge{Watches: list, IRR: database(all + "route-set: RS-Y\nmembers: 203.0.113.0/24, 100.20.0.0/16\nsource: RIPE\n")})
+		if id, _ := e.shards[0].table.lookup(netip.MustParsePrefix("203.0.113.0/24")); !e.shards[0].table.entry(id).watched {
+			t.Errorf("%s: what the set has now is not watched", c.name)
+		}
+		e.Advance(ingest.TimeOf(start.Add(time.Hour)))
+		e.Advance(ingest.TimeOf(start.Add(2 * time.Hour)))
+		for _, inc := range o {
+			if inc.Kind == incident.NewPrefix && inc.Status == incident.Open {
+				t.Errorf("%s: with the prefix in the set it goes on: %s", c.name, inc.Title)
+			}
+		}
+	}
+}
+
 // TestWatchFaults reports all that is wrong at once, each with its setting.
 func TestWatchFaults(t *testing.T) {
 	p := netip.MustParsePrefix
 	err := WatchList{
 		{},
 		{Name: "a", Prefixes: []netip.Prefix{p("192.0.2.1/24"), p("10.0.0.0/7")}, MaxLengthV4: 33, MinPeers: -1, Importance: "great"},
-		{Name: "a", ASSets: []string{"EXAMPLE"}, Upstreams: []uint32{0}, Severity: map[incident.Kind]incident.Severity{"leak": "low", "route_leak": "huge"}},
+		{Name: "a", ASSets: []string{"EXAMPLE"}, RouteSets: []string{"RS-X", "AS-X"}, Upstreams: []uint32{0}, Severity: map[incident.Kind]incident.Severity{"leak": "low", "route_leak": "huge"}},
 		{Name: "b", ASNs: []uint32{1}, Prefixes: []netip.Prefix{p("192.0.2.0/24")}, MaxLengthV4: 23, MustPass: []uint32{5}, MustNotPass: []uint32{5},
 			Planned: []Plan{{}, {Until: tenOClock, Origins: []uint32{0}}}, Mutes: []Mute{{Kinds: []incident.Kind{"leak"}}}},
 	}.Validate()
@@ -406,7 +489,7 @@ func TestWatchFaults(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{"[0]", "[0].name", "[1].importance", "[1].max_length_v4", "[1].min_peers", "[1].prefixes[0]", "[1].prefixes[1]",
-		"[2].as_sets[0]", "[2].asns", "[2].name", "[2].severity", "[2].severity.route_leak", "[2].upstreams[0]",
+		"[2].as_sets[0]", "[2].asns", "[2].name", "[2].route_sets[1]", "[2].severity", "[2].severity.route_leak", "[2].upstreams[0]",
 		"[3].max_length_v4", "[3].must_not_pass[0]", "[3].mutes[0].kinds[0]", "[3].mutes[0].until", "[3].planned[0]", "[3].planned[0].until", "[3].planned[1].origins[0]"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

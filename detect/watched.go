@@ -23,11 +23,44 @@ type watched struct {
 
 // watch is one of them.
 type watch struct {
-	Watch
+	Watch               // Prefixes are also those of the route-sets
+	partial    bool     // not all prefixes of its route-sets are known
 	place      int      // in the configuration
 	members    []uint32 // of the as-sets, sorted
 	origins    []uint32 // that may originate the prefixes, sorted; empty: any
 	neighbours []uint32 // that may stand behind asns, sorted; empty: any
+}
+
+// maxOfRouteSet bounds the prefixes that a watch takes from a route-set.
+const maxOfRouteSet = 1000
+
+// addRouteSets adds the prefixes of the watch's route-sets that can be judged.
+func (x *watch) addRouteSets(db *irr.Database) {
+	if len(x.RouteSets) == 0 {
+		return
+	}
+	prefixes := slices.Clone(x.Prefixes)
+	for _, name := range x.RouteSets {
+		set := db.RouteSet(name)
+		if len(set.Missing) > 0 || set.Any || set.Cut != "" || len(set.Ranges) > maxOfRouteSet {
+			x.partial = true
+		}
+		for _, r := range set.Ranges[:min(len(set.Ranges), maxOfRouteSet)] {
+			if r.Prefix.Bits() >= minBits(r.Prefix) {
+				prefixes = append(prefixes, r.Prefix)
+			}
+		}
+	}
+	slices.SortFunc(prefixes, comparePrefixes)
+	x.Prefixes = slices.Compact(prefixes)
+}
+
+// samePrefixes reports that the same prefixes are watched, as they may not be when a route-set changes.
+func (w *watched) samePrefixes(v *watched) bool {
+	if w == nil || v == nil {
+		return w == v
+	}
+	return slices.EqualFunc(w.all, v.all, func(x, y *watch) bool { return x.partial == y.partial && slices.Equal(x.Prefixes, y.Prefixes) })
 }
 
 // compileWatches makes watches ready. Members of as-sets come from db or, where that is nil, from sets.
@@ -38,6 +71,7 @@ func compileWatches(list WatchList, db *irr.Database, sets map[string][]uint32) 
 	w := &watched{at: map[netip.Prefix][]*watch{}, own: map[uint32][]*watch{}, concerns: map[uint32][]*watch{}}
 	for i, declared := range list {
 		x := &watch{Watch: declared, place: i}
+		x.addRouteSets(db)
 		for _, name := range declared.ASSets {
 			if db != nil {
 				x.members = append(x.members, db.ASSet(name).ASNs...)
@@ -51,7 +85,7 @@ func compileWatches(list WatchList, db *irr.Database, sets map[string][]uint32) 
 			x.origins = sortedSet(declared.ASNs, x.members)
 		}
 		x.neighbours = sortedSet(declared.Upstreams, declared.Peers)
-		for _, p := range declared.Prefixes {
+		for _, p := range x.Prefixes {
 			w.at[p] = append(w.at[p], x)
 			w.lengths[family(p.Addr())][p.Bits()] = true
 			w.prefixes = append(w.prefixes, p)

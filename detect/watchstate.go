@@ -16,7 +16,7 @@ import (
 type WatchState struct {
 	Name        string         `json:"name"`
 	Importance  string         `json:"importance"` // low, normal or high
-	Prefixes    []netip.Prefix `json:"prefixes"`
+	Prefixes    []netip.Prefix `json:"prefixes"`   // with those of its route-sets
 	ASNs        []uint32       `json:"asns"`
 	ASSets      []string       `json:"as_sets"`
 	Members     int            `json:"members"` // networks within as_sets
@@ -138,7 +138,7 @@ func (s *shard) findWatched(e *entry, found []WatchFound, links []map[[2]uint32]
 			}
 		}
 		for _, x := range w.own[f.Origin] {
-			if len(x.Prefixes) > 0 && !slices.ContainsFunc(w.own[f.Origin], func(y *watch) bool { return within(e.prefix, y.Prefixes) }) {
+			if len(x.Prefixes) > 0 && !slices.ContainsFunc(w.own[f.Origin], func(y *watch) bool { return y.partial || within(e.prefix, y.Prefixes) }) {
 				found[x.place].Prefixes = append(found[x.place].Prefixes, f)
 			}
 		}

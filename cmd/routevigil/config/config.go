@@ -111,10 +111,17 @@ func Default() Config {
 	}
 }
 
-// Validate reports names in one section that another does not know.
+// Validate reports what in one section another does not know.
 func (c Config) Validate() error {
 	var errs []error
 	names := c.Watches.Names()
+	if irr := c.Knowledge.IRR; len(irr.Files)+len(irr.Mirrors) == 0 {
+		for i, w := range c.Watches {
+			if len(w.RouteSets) > 0 {
+				errs = append(errs, fmt.Errorf("watches[%d].route_sets: nothing says what is in them; set knowledge.irr.files or knowledge.irr.mirrors", i))
+			}
+		}
+	}
 	for i, w := range c.Alert.Webhooks {
 		for j, name := range w.Watches {
 			if !slices.Contains(names, name) {

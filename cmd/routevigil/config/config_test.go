@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 )
 
@@ -231,4 +232,17 @@ func TestLoad(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// A watch of a route-set needs something that says what is in it.
+func TestRouteSetsNeedRegistries(t *testing.T) {
+	c := Default()
+	c.Watches = detect.WatchList{{Name: "a", ASNs: []uint32{1}}, {Name: "b", RouteSets: []string{"RS-X"}}}
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "watches[1].route_sets") {
+		t.Errorf("without a registry: %v", err)
+	}
+	c.Knowledge.IRR.Files = []string{"ripe.db.gz"}
+	if err := c.Validate(); err != nil {
+		t.Errorf("with a registry: %v", err)
+	}
 }
