@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -102,16 +103,16 @@ func (c *correlator) applyCase(k caseKey, changes []findingChange, need int, now
 	ic.dirty = true
 	ic.most = max(ic.most, len(ic.findings))
 	switch {
-	case ic.state == pending && ic.confirmed > 0:
+	case ic.state == pending && c.agreed(ic, need):
 		c.open(ic, now)
 	case ic.state == pending && len(ic.findings) == 0:
 		delete(c.cases, k)
-	case ic.state == ended && ic.confirmed > 0:
+	case ic.state == ended && c.agreed(ic, need):
 		c.reopen(ic, now)
-	case ic.state == quiet && ic.active(need):
+	case ic.state == quiet && c.active(ic, need):
 		ic.state, ic.deadline = open, 0
 		c.report(ic, now)
-	case ic.state == open && !ic.active(need):
+	case ic.state == open && !c.active(ic, need):
 		ic.state, ic.quietFrom, ic.deadline = quiet, at, at.Add(c.config.Hold)
 		c.report(ic, now)
 	case ic.state == open:
@@ -119,9 +120,16 @@ func (c *correlator) applyCase(k caseKey, changes []findingChange, need int, now
 	}
 }
 
-// active reports that the offence goes on: some prefix is still seen by more than a straggler.
-func (ic *incidentCase) active(need int) bool {
-	if ic.confirmed > 0 {
+// agreed reports that enough peer ASNs see the offence: some prefix of it or, of a leak, all of them together. A leak is
+// one event, but to how many peers it gets depends on what route each prefix has otherwise.
+func (c *correlator) agreed(ic *incidentCase, need int) bool {
+	return ic.confirmed > 0 || ic.key.kind == incident.RouteLeak && len(ic.findings) > 1 &&
+		c.peers.countASNs(slices.Sorted(maps.Keys(ic.peerRefs))) >= need
+}
+
+// active reports that the offence goes on: it is still seen by more than a straggler.
+func (c *correlator) active(ic *incidentCase, need int) bool {
+	if c.agreed(ic, need) {
 		return true
 	}
 	for _, f := range ic.findings {

@@ -18,7 +18,10 @@ import (
 //   - what the networks themselves registered, in the registry where only they can, fills in for a relation that
 //     nobody else knows (aut-num: from whom they accept, and to whom they announce, everything);
 //   - who is not at the top buys transit of those who are, or at best peers with them: between two of them nobody has
-//     a place, whatever else is known of him (Peerlock: draft-ietf-grow-route-leak-detection, McDaniel et al. 2021).
+//     a place, whatever else is known of him (Peerlock: draft-ietf-grow-route-leak-detection, McDaniel et al. 2021);
+//   - nobody buys transit of one who is much smaller: who has a route from a much larger network, over a new link, and passes it
+//     up or sideways, leaked it. The larger one must have passed on others' routes, which had come some way by known
+//     links: a forger writes the end of a path, not all of it.
 //
 // The networks themselves may say of a route that it is for customers only: OTC (RFC 9234) names the AS that said so, and
 // which sent it to a customer, a peer or a route server's client, or the AS behind whoever marked it on arrival. From there
@@ -38,6 +41,7 @@ import (
 const (
 	weightMarkedToo      = 2.0  // OTC, beside what tells that the route went on to a provider or peer
 	weightMarkedByErr    = -3.5 // who had it from a customer was sent a mark that a customer must not send
+	weightFromLarger     = 4.0  // instead of known relations: as much as a new link to one much larger counts for as a forgery
 	weightPeerlock       = 3.0  // instead of known relations; a relation of the top that is wrong is rarer than others
 	weightPeerlockToo    = 1.0  // beside them
 	weightIRRValley      = 2.5  // instead of known relations: many aut-nums are old
@@ -65,6 +69,7 @@ const (
 	byRelations                    // both relations are known, or ASPA alone tells
 	byRegistry                     // aut-nums tell one of them
 	byTop                          // one end is at the top
+	bySize                         // the one from whom he had it is much larger
 )
 
 // leaked returns where a path was leaked, by whatever tells of it, and byRelationships if relationships do: ASPA tells
@@ -168,6 +173,7 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 		return leak{}, false
 	}
 	path := s.table.paths.tail(nil, id)
+	known := true                                // every link up to here was seen before
 	learnt, before := topology.None, byRelations // how the AS in hand stands to the one that it had the route from, and by what
 	for i := 0; i+1 < len(path); i++ {
 		a, b := path[i], path[i+1]
@@ -181,12 +187,20 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 			}
 			return l, true
 		}
-		if rel != topology.Sibling {
+		linked := s.linked(a, b)
+		switch {
+		case rel == topology.None && known && !linked && i >= farBehind && s.muchSmaller(b, a):
+			learnt, before = topology.Customer, bySize // or a peer
+		case rel != topology.Sibling:
 			learnt, before = rel.Reverse(), basis
 		}
+		known = known && linked
 	}
 	return leak{}, false
 }
+
+// farBehind is how many ASes a route must have passed before it came to the larger one: the origin and one more.
+const farBehind = 2
 
 // typeOfLeak is the type of leak (RFC 7908 §3) of one who stands so to whom he had a route from, and to whom he gave it.
 func typeOfLeak(from, to topology.Relation) int {
@@ -381,6 +395,10 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 		v.ledger.add("rel.large_transit", weightLargeTransit, "relationships", source, "AS%d has %d customers: one of its relationships being wrong is likelier than a leak", leaker, n)
 	}
 	s.weighPeerlock(v, l)
+	if l.basis == bySize {
+		v.ledger.add("rel.larger", s.novelty(weightFromLarger), "relationships", rels.Main(), "AS%d has %s and would not buy transit of AS%d, which has %s: what AS%d had from it over a new link goes to customers only, and AS%d is none",
+			from, plural(rels.Customers(from), "customer", "customers"), leaker, plural(rels.Customers(leaker), "customer", "customers"), leaker, to)
+	}
 	if from == n.origin {
 		s.weighHypergiant(v, weightHypergiantRoutes, "has arrangements with its neighbours that nobody else knows", from)
 	}
@@ -487,7 +505,7 @@ func (s *shard) leakSource(l leak) string {
 		return s.know.VRPs.Source()
 	case l.basis == byRegistry:
 		return s.know.IRR.Source()
-	case l.basis == byTop:
+	case l.basis == byTop || l.basis == bySize:
 		return s.know.Relationships.Main()
 	case l.marked != 0:
 		return rels.Source(rels.Link(l.leaker, l.to).Basis)

@@ -284,3 +284,49 @@ func BenchmarkOTC(b *testing.B) {
 		}
 	}
 }
+
+// AS2 has 40 customers and AS3 one, and the link between the two is new. AS3 buys of AS4.
+func TestLeakFromAMuchLargerNetwork(t *testing.T) {
+	b := topology.NewBuilder(topology.Published, "test")
+	for i := range uint32(1000) { // so that sizes are known
+		b.Set(5000+i, 7000+i, topology.Provider)
+	}
+	for i := range uint32(40) {
+		b.Set(2, 20+i, topology.Provider)
+	}
+	b.Set(20, 1, topology.Provider)
+	b.Set(3, 90, topology.Provider)
+	b.Set(6, 1, topology.Provider)
+	b.Set(4, 3, topology.Provider)
+	b.Set(4, 6, topology.Provider)
+	for i := range uint32(40) {
+		b.Set(6, 100+i, topology.Provider)
+	}
+	s := New(DefaultConfiguration(), Knowledge{Relationships: b.Build()}, nil).shards[0]
+	for _, c := range []struct {
+		path string // the collector's side first
+		want leak
+	}{
+		{"4 3 2 20 1", leak{valley: valley{2, 3, 4}, basis: bySize}},
+		{"4 3 3 2 2 20 1", leak{valley: valley{2, 3, 4}, basis: bySize}},
+		{"90 3 2 20 1", leak{}}, // down
+		{"3 2 20 1", leak{}},    // nobody had it from AS3 yet
+		{"4 3 2 20", leak{}},    // so short a path is as likely written by AS3
+		{"4 3 2 21 1", leak{}},  // AS1 and AS21 have nothing to do with each other: somebody made that up
+		{"4 6 2 20 1", leak{}},  // AS6 is as large, and may have won AS2 as a customer
+	} {
+		path, err := bgp.ParseASPath(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, ok := s.hiddenLeak(s.table.paths.intern(path, rootPlain)); l != c.want || ok != (c.want != leak{}) {
+			t.Errorf("%s: %+v, want %+v", c.path, l, c.want)
+		}
+	}
+	// Once the two have been neighbours without harm, AS3 is blamed no more.
+	path, _ := bgp.ParseASPath("4 3 2 20 1")
+	s.links.learn([]link{{3, 2, true}}, nil)
+	if l, ok := s.hiddenLeak(s.table.paths.intern(path, rootPlain)); ok {
+		t.Errorf("over a usual link: %+v", l)
+	}
+}

@@ -24,6 +24,7 @@ var telling = []struct {
 	{"burst.specifics", InternalSpecifics},
 	{"otc.leak", RouteLeak},
 	{"rel.valley", RouteLeak},
+	{"rel.larger", RouteLeak},
 	{"community.blackhole", BlackholeLeak},
 	{"prefix.reserved", BogonPrefix},
 	{"space.unused", Squatting},
