@@ -114,9 +114,10 @@ const (
 // Health is how the service as a whole stands.
 type Health struct {
 	Mode      Mode
-	Ready     bool      // caught up: verdicts are current
-	Reasons   []string  // plain sentences: why it is not ready, or what is wrong all the same
-	EventTime time.Time // how far detection has come; zero before the first update
+	Ready     bool          // caught up: verdicts are current
+	Reasons   []string      // plain sentences: why it is not ready, or what is wrong all the same
+	EventTime time.Time     // how far detection has come; zero before the first update
+	Delay     time.Duration // how long the last mark of the self-check took to be judged, or has waited; 0 where there was none
 }
 
 // Dependencies are what the server reads from. Those marked optional may be nil.

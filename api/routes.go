@@ -486,14 +486,15 @@ func (s *Server) listSources(context.Context, *struct{}) (page[refresh.Status], 
 
 // ServiceStatus tells how the service stands.
 type ServiceStatus struct {
-	Version   string      `json:"version"`
-	StartedAt time.Time   `json:"started_at"`
-	Mode      Mode        `json:"mode" enum:"live,demo"`
-	Ready     bool        `json:"ready" doc:"Detection has caught up with the feeds."`
-	Reasons   []string    `json:"reasons" doc:"Why it is not ready, or what is wrong all the same, in plain sentences."`
-	EventTime time.Time   `json:"event_time,omitzero" doc:"How far detection has come; absent before the first update."`
-	Store     store.Stats `json:"store" doc:"How much the store holds."`
-	Counts    Counts      `json:"counts"`
+	Version      string      `json:"version"`
+	StartedAt    time.Time   `json:"started_at"`
+	Mode         Mode        `json:"mode" enum:"live,demo"`
+	Ready        bool        `json:"ready" doc:"Detection has caught up with the feeds."`
+	Reasons      []string    `json:"reasons" doc:"Why it is not ready, or what is wrong all the same, in plain sentences."`
+	EventTime    time.Time   `json:"event_time,omitzero" doc:"How far detection has come; absent before the first update."`
+	DelaySeconds float64     `json:"delay_seconds,omitempty" doc:"How long the last mark of the self-check took from the bus until all before it was judged, or has waited for that. Absent where there was none."`
+	Store        store.Stats `json:"store" doc:"How much the store holds."`
+	Counts       Counts      `json:"counts"`
 }
 
 // Counts of incidents.
@@ -507,7 +508,7 @@ func (s *Server) getStatus(ctx context.Context, _ *struct{}) (ServiceStatus, err
 	stats, err := s.dependencies.Store.Stats(ctx)
 	return ServiceStatus{
 		Version: s.dependencies.Version, StartedAt: s.started,
-		Mode: h.Mode, Ready: h.Ready, Reasons: append([]string{}, h.Reasons...), EventTime: h.EventTime,
+		Mode: h.Mode, Ready: h.Ready, Reasons: append([]string{}, h.Reasons...), EventTime: h.EventTime, DelaySeconds: h.Delay.Seconds(),
 		Store: stats, Counts: s.tail.counts(),
 	}, err
 }

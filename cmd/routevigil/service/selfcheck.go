@@ -133,14 +133,19 @@ func (s *selfCheck) beacon(u *ingest.Update, p netip.Prefix, announced bool, now
 	s.judge.WithLabelValues(u.Peer.Collector).Observe(now.Sub(due).Seconds())
 }
 
-// trouble says that updates wait too long; nothing where they do not.
-func (s *selfCheck) trouble(now time.Time) string {
+// late returns how long the last canary took, or how long it has been on its way where that is more; 0 before the first.
+func (s *selfCheck) late(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.delay
-	if !s.sent.IsZero() {
-		d = max(d, now.Sub(s.sent))
+	if s.sent.IsZero() {
+		return s.delay
 	}
+	return max(s.delay, now.Sub(s.sent))
+}
+
+// trouble says that updates wait too long; nothing where they do not.
+func (s *selfCheck) trouble(now time.Time) string {
+	d := s.late(now)
 	if d < canaryLate {
 		return ""
 	}

@@ -2,6 +2,7 @@ package service
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
@@ -101,6 +103,10 @@ func TestCanariesOfAService(t *testing.T) {
 		}
 		return ""
 	})
+	var status api.ServiceStatus
+	if code := r.get("/api/v1/status", &status); code != http.StatusOK || status.DelaySeconds <= 0 {
+		t.Errorf("status %d: %+v", code, status)
+	}
 	st, err := r.service.store.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)

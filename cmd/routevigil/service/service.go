@@ -379,7 +379,7 @@ func (s *Service) feedsWithGaps() []ingest.Status {
 // health says in plain sentences what a person should know.
 func (s *Service) health() api.Health {
 	st := s.pipeline.Status()
-	h := api.Health{Mode: s.mode}
+	h := api.Health{Mode: s.mode, Delay: s.check.late(time.Now())}
 	blocked := false
 	because := func(format string, args ...any) {
 		h.Reasons = append(h.Reasons, fmt.Sprintf(format, args...))
