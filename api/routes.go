@@ -98,6 +98,8 @@ func (s *Server) register() {
 		"Data that is held back, as when a trust anchor loses suspiciously much, is not in use: that it was is told (held_back), and its changes with the time at which it is believed after all; "+
 		"until then /api/v1/sources says so. "+
 		"A page can hold fewer than limit, or nothing, and still have a next one: it reads a part of the record and no more.", s.listRPKIChanges)
+	get(s, "/api/v1/rpki/expiring", "list-rpki-expiring", "Which VRPs end soon unless they are renewed",
+		"Of the VRPs in use, as far as their source says when they end. One that is not renewed makes its routes unknown, or invalid where another VRP covers them.", s.listRPKIExpiring)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
 	get(s, "/api/v1/state", "get-state", "The routes that there were at a past moment",
 		"What each peer had last announced of a prefix, or of what it covers or is covered by, and had neither withdrawn nor lost with its session. "+
