@@ -94,31 +94,6 @@ func (p *indexPart) put(s indexSlot) {
 	p.slots[i] = s
 }
 
-// remove takes out an id that is there. What lies behind it moves up, so that no search ends at the gap.
-func (x *idIndex) remove(hash uint64, id uint32) {
-	p := &x.parts[hash>>56]
-	next := func(i int) int {
-		if i++; i == len(p.slots) {
-			return 0
-		}
-		return i
-	}
-	gap := p.place(uint32(hash))
-	for p.slots[gap].id != id+1 {
-		gap = next(gap)
-	}
-	for i := next(gap); p.slots[i].id != 0; i = next(i) {
-		home := p.place(p.slots[i].hash)
-		if gap < i && gap < home && home <= i || i < gap && (gap < home || home <= i) {
-			continue // it lies between its home and where it is, and would not be found before that
-		}
-		p.slots[gap] = p.slots[i]
-		gap = i
-	}
-	p.slots[gap] = indexSlot{}
-	p.used--
-}
-
 // hashSeed differs from run to run, lest somebody announce what all falls into one place. Nothing but the place of
 // an id in an index depends on it.
 var hashSeed = [2]uint64{rand.Uint64(), rand.Uint64()}

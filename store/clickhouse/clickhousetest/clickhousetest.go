@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // variable holds the address of the server that tests share.
@@ -25,18 +27,9 @@ func Shared(t testing.TB) string {
 	t.Helper()
 	a := os.Getenv(variable)
 	if a == "" {
-		Missing(t, variable+" does not say where a ClickHouse server is; .ci/clickhouse starts one")
+		bgptest.Missing(t, variable+" does not say where a ClickHouse server is; .ci/clickhouse starts one")
 	}
 	return a
-}
-
-// Missing skips t, or fails it under CI.
-func Missing(t testing.TB, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }
 
 // Database is a name for a database of the test's own.
