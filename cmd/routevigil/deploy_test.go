@@ -692,7 +692,7 @@ func TestDeployedRolesAnswer(t *testing.T) {
 			[]string{"routevigil_bus_updates_total", "routevigil_kafka_updates_written_total", "routevigil_rislive_connected", "process_cpu_seconds_total"}},
 		{"detect", func(c config.Config) (role, error) { return service.NewDetector(t.Context(), c, "test", log) }, true,
 			[]string{"routevigil_detect_in_charge", "routevigil_detect_routes", "routevigil_pipeline_updates_total", "routevigil_kafka_duplicates_total", "process_resident_memory_bytes"}},
-		{"record", func(c config.Config) (role, error) { return service.NewRecorder(t.Context(), c, "test", log) }, true,
+		{"record", func(c config.Config) (role, error) { return service.NewRecorder(t.Context(), c, true, "test", log) }, true,
 			[]string{"routevigil_alerts_in_charge", "routevigil_store_updates_total", "routevigil_store_errors_total", "routevigil_kafka_frames_malformed_total"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

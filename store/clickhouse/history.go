@@ -309,6 +309,7 @@ type walk struct {
 	s      *Store
 	f      *batch.Filter
 	before store.Cursor
+	begun  bool
 	window uint64 // how many positions of updates are looked at next, where no prefix says where to look
 }
 
@@ -327,9 +328,12 @@ func (w *walk) step(ctx context.Context, limit int) (routes []store.Route, more 
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	st, err := w.s.latest(ctx)
-	if err != nil {
-		return nil, false, err
+	st := w.s.current()
+	if !w.begun {
+		w.begun = true
+		if st, err = w.s.latest(ctx); err != nil {
+			return nil, false, err
+		}
 	}
 	top := min(w.top(), st.position)
 	if top == 0 {

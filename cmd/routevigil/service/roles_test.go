@@ -270,7 +270,7 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 		t.Fatal(err)
 	}
 	x := Recorder{store: s}
-	if err := x.load(t.Context()); err != nil {
+	if x.progress, err = loadProgress(t.Context(), s); err != nil {
 		t.Fatalf("%v: %s", err, checkpoint)
 	}
 	until := x.progress.Step + stats.LastPosition - x.progress.Position
