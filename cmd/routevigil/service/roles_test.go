@@ -96,7 +96,7 @@ func writeRelationships(t testing.TB) string {
 }
 
 // role starts "routevigil NAME" as a process of its own.
-func role(t *testing.T, name string, c config.Config) *process {
+func role(t *testing.T, name string, c config.Config, flags ...string) *process {
 	t.Helper()
 	binary, err := program()
 	if err != nil {
@@ -115,7 +115,7 @@ func role(t *testing.T, name string, c config.Config) *process {
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{command: exec.Command(binary, name, "-c", file, "--log-level", "warn")}
+	p := &process{command: exec.Command(binary, append([]string{name, "-c", file, "--log-level", "warn"}, flags...)...)}
 	stderr, err := p.command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
