@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/routevigil/routevigil/alert"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/cmd/routevigil/service"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
@@ -217,7 +218,7 @@ func TestComposeFiles(t *testing.T) {
 	}
 }
 
-// Each role runs twice, and no store is written by two.
+// Each role that writes runs twice, and no store is written by two.
 func TestComposedRoles(t *testing.T) {
 	p := compose(t, clusterFile)
 	roles, directories := map[string]int{}, map[string]string{}
@@ -235,7 +236,7 @@ func TestComposedRoles(t *testing.T) {
 			}
 		}
 	}
-	if want := map[string]int{"kafka": 1, "collect": 2, "detect": 2, "record": 2}; !reflect.DeepEqual(roles, want) {
+	if want := map[string]int{"kafka": 1, "collect": 2, "detect": 2, "record": 2, "api": 1}; !reflect.DeepEqual(roles, want) {
 		t.Errorf("there are %v, want %v", roles, want)
 	}
 }
@@ -694,6 +695,11 @@ func TestDeployedRolesAnswer(t *testing.T) {
 			[]string{"routevigil_detect_in_charge", "routevigil_detect_routes", "routevigil_pipeline_updates_total", "routevigil_kafka_duplicates_total", "process_resident_memory_bytes"}},
 		{"record", func(c config.Config) (role, error) { return service.NewRecorder(t.Context(), c, true, "test", log) }, true,
 			[]string{"routevigil_alerts_in_charge", "routevigil_store_updates_total", "routevigil_store_errors_total", "routevigil_kafka_frames_malformed_total"}},
+		{"notify", func(c config.Config) (role, error) {
+			c.Alert.Webhooks = append(c.Alert.Webhooks, alert.Webhook{Name: "nobody", URL: "http://127.0.0.1:1/", Secret: "not secret", Timeout: time.Second})
+			return service.NewNotifier(t.Context(), c, "test", log)
+		}, true,
+			[]string{"routevigil_alerts_in_charge", "routevigil_alert_pending", "routevigil_store_errors_total"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			x, err := test.start(deployed())

@@ -101,7 +101,7 @@ func TestAPIBesideAService(t *testing.T) {
 		}
 		return ""
 	})
-	if status := apis[0].get("/api/v1/prefixes/"+victim(0).prefix.String(), nil); status != http.StatusServiceUnavailable {
+	if status := apis[0].get("/api/v1/prefixes/"+victim(0).prefix.String(), new(any)); status != http.StatusServiceUnavailable {
 		t.Errorf("the table, which it has not: %d", status)
 	}
 	if err := r.stop(); err != nil {
