@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -442,7 +443,7 @@ func TestKubernetes(t *testing.T) {
 			}
 		}
 		for _, o := range objects {
-			if o.Kind != "StatefulSet" && o.Kind != "Job" {
+			if o.Kind != "StatefulSet" && o.Kind != "Deployment" && o.Kind != "Job" {
 				continue
 			}
 			t.Run(o.Metadata.Name, func(t *testing.T) {
@@ -508,7 +509,8 @@ func TestKubernetes(t *testing.T) {
 					}
 				}
 				matches("set", o, o.selects(t))
-				matches("service", services[o.Spec.ServiceName], services[o.Spec.ServiceName].selects(t))
+				of := services[cmp.Or(o.Spec.ServiceName, o.Metadata.Name)] // of a Deployment nothing says which
+				matches("service", of, of.selects(t))
 				if o.Spec.Replicas > 1 {
 					matches("budget", budgets[o.Metadata.Name], budgets[o.Metadata.Name].selects(t))
 				}
@@ -518,7 +520,7 @@ func TestKubernetes(t *testing.T) {
 			})
 		}
 	}
-	if !roles["collect"] || !roles["detect"] || !roles["record"] {
+	if !roles["collect"] || !roles["detect"] || !roles["record"] || !roles["api"] {
 		t.Errorf("the roles are %v", roles)
 	}
 }
