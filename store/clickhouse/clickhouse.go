@@ -197,8 +197,9 @@ func (s *Store) place() string {
 	return fmt.Sprintf("clickhouse://%s/%s", s.cfg.Addresses[0], s.cfg.Database)
 }
 
-// connect opens a pool of connections to the database, which it makes where it is missing and may be made.
-func connect(ctx context.Context, cfg Configuration, create bool) (api.Conn, error) {
+// connect opens a pool of connections to the database, which it makes where it is missing. Where
+// nothing is to be written the server sees to it, and the database must be there.
+func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, error) {
 	secure, err := cfg.TLS.config()
 	if err != nil {
 		return nil, err
@@ -209,6 +210,9 @@ func connect(ctx context.Context, cfg Configuration, create bool) (api.Conn, err
 		"max_execution_time":    cfg.QueryTimeout.Seconds(),
 		"max_memory_usage":      cfg.QueryMemory,
 		"max_insert_block_size": 1 << 24, // a block is never split
+	}
+	if !write {
+		settings["readonly"] = 2 // settings such as these may be set
 	}
 	if cfg.QueryThreads > 0 {
 		settings["max_threads"] = cfg.QueryThreads
@@ -246,7 +250,7 @@ func connect(ctx context.Context, cfg Configuration, create bool) (api.Conn, err
 	if err := first.QueryRow(ctx, `SELECT count() FROM system.databases WHERE name = ?`, cfg.Database).Scan(&there); err != nil {
 		return nil, err
 	}
-	if there == 0 && !create {
+	if there == 0 && !write {
 		return nil, errMissing
 	}
 	if there == 0 { // who may not make databases can be given one

@@ -20,7 +20,7 @@ import (
 
 // Reader reads what a [Store], usually of another process, has committed, and goes on seeing what that commits: a read
 // sees what had been committed when it began. It takes nothing over and changes nothing, so that any number may read
-// beside the writer, as a user who may only SELECT. Every method that writes returns an error.
+// beside the writer, as a user who may only SELECT (and set settings, as with readonly = 2). Every method that writes returns an error.
 //
 // Health returns nil while the server answers, else the error of the last look at it.
 type Reader struct{ *Store }

@@ -149,6 +149,25 @@ func TestReadersDoNotWrite(t *testing.T) {
 	}
 }
 
+// All is read on connections that may only read, which those of a user who may only SELECT are: the server refuses the rest.
+func TestReaderWithoutRights(t *testing.T) {
+	c := testConfiguration(t, clickhousetest.Shared(t))
+	dropDatabase(t, c)
+	s := openStore(t, c)
+	r := openReader(t, c)
+	for _, query := range []string{`INSERT INTO marks (name, value) VALUES ('expanded', 1)`, `DROP TABLE marks`, `ALTER TABLE batches DROP PARTITION ID '0'`} {
+		if err := r.conn.Exec(t.Context(), query); err == nil || !strings.Contains(err.Error(), "readonly") {
+			t.Errorf("%s: error %v, want that the connection is read-only", query, err)
+		}
+	}
+	for i := 1; i <= 3; i++ {
+		if _, err := s.AppendBatch(t.Context(), numbered(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify(t, r.Store, 3)
+}
+
 // What an append left of whose outcome nobody knows, and which a later epoch does not count, a reader does not see.
 func TestReaderOfVoidBatches(t *testing.T) {
 	c := testConfiguration(t, clickhousetest.Shared(t))
