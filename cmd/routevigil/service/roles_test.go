@@ -155,7 +155,7 @@ func (p *process) kill() {
 	p.wait()
 }
 
-// TestRolesKilled runs two collectors of one feed, two detectors and two recorders, each a process, has things
+// TestRolesKilled runs two collectors of one feed, two detectors, two recorders and two notifiers, each a process, has things
 // happen, and kills them meanwhile. In the end what is stored is what a detector finds that goes through
 // the whole of Kafka's log undisturbed; and every change was told once.
 func TestRolesKilled(t *testing.T) {
@@ -171,14 +171,18 @@ func TestRolesKilled(t *testing.T) {
 			return own
 		}
 		configurations := map[string]config.Config{}
-		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2"}
+		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2", "notify 1", "notify 2"}
 		for _, name := range names {
-			configurations[name] = with(strings.HasPrefix(name, "record"))
+			configurations[name] = with(strings.HasPrefix(name, "record") || strings.HasPrefix(name, "notify"))
 		}
 		processes := map[string]*process{}
 		start := func(name string) {
 			command, _, _ := strings.Cut(name, " ")
-			processes[name] = role(t, command, configurations[name])
+			var flags []string
+			if command == "record" {
+				flags = []string{"--no-notify"}
+			}
+			processes[name] = role(t, command, configurations[name], flags...)
 		}
 		for _, name := range names {
 			start(name)
@@ -205,7 +209,7 @@ func TestRolesKilled(t *testing.T) {
 		const seed = 7
 		random := rand.New(rand.NewPCG(seed, 0))
 		t.Logf("seed %d", seed)
-		const cases = 8
+		const cases = 10
 		for i := range cases {
 			f.tell(hijack(i, 0, 6)...)
 			victimOf := names[random.IntN(len(names))]
@@ -247,7 +251,7 @@ func TestRolesKilled(t *testing.T) {
 		for _, name := range names {
 			processes[name].kill()
 		}
-		for _, name := range names[4:] {
+		for _, name := range names[4:6] {
 			compareWithUndisturbed(t, configurations[name], hook, cases)
 		}
 	})
