@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type outbox struct {
 	mu      sync.Mutex
 	sending bool
 	early   map[string]store.Delivery // what became of messages that are not in the store yet, by key
+	purged  time.Time                 // when early was last looked through
 }
 
 // alertRecord is a message of the topic.
@@ -143,7 +145,15 @@ func (o *outbox) note(ctx context.Context, d store.Delivery) error {
 	defer o.mu.Unlock()
 	err := untilStored(ctx, o.log, "noting what became of an alert", func() error { return o.store.UpdateDelivery(ctx, d) })
 	if errors.Is(err, store.ErrNotFound) {
-		o.early[d.Key] = d
+		now := time.Now()
+		expired := func(_ string, d store.Delivery) bool { return d.ExpiresAt.Before(now) } // which never gets into the store
+		if now.Sub(o.purged) >= time.Minute {
+			o.purged = now
+			maps.DeleteFunc(o.early, expired)
+		}
+		if !expired(d.Key, d) {
+			o.early[d.Key] = d
+		}
 		return nil
 	}
 	return err

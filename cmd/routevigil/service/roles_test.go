@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -427,4 +428,36 @@ func TestOneOfTwoRecordersTells(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What became of messages that never come is not remembered for ever: those of receivers that only others have.
+func TestOutboxForgets(t *testing.T) {
+	c := config.Default().Store
+	c.Directory = t.TempDir()
+	s, err := embedded.Open(c.Embedded(), testLog(t), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	o := newOutbox(s, nil, time.Second, false, testLog(t), prometheus.NewRegistry())
+	note := func(key string, expires time.Time) {
+		t.Helper()
+		if err := o.note(t.Context(), store.Delivery{Key: key, State: store.Delivered, ExpiresAt: expires}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remembered := func(want ...string) {
+		t.Helper()
+		if got := slices.Sorted(maps.Keys(o.early)); !slices.Equal(got, want) {
+			t.Errorf("it remembers %v, want %v", got, want)
+		}
+	}
+	now := time.Now()
+	note("past", now.Add(-time.Second))
+	note("coming", now.Add(time.Hour))
+	remembered("coming")
+	o.early["coming"] = store.Delivery{Key: "coming", ExpiresAt: now.Add(-time.Second)} // an hour later
+	o.purged = now.Add(-time.Minute)
+	note("next", now.Add(time.Hour))
+	remembered("next")
 }
