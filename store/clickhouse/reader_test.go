@@ -381,3 +381,34 @@ func TestReaderWhileTheLogIsDropped(t *testing.T) {
 		t.Error("nothing of the log was dropped")
 	}
 }
+
+// A reader outlives the server: it says that it cannot read, and reads on once it can.
+func TestReaderServerKilled(t *testing.T) {
+	server := clickhousetest.New(t, t.TempDir())
+	c := testConfiguration(t, server.Address)
+	s := openStore(t, c)
+	r := openReader(t, c)
+	if _, err := s.AppendBatch(t.Context(), numbered(1)); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, r.Store, 1)
+	whenHealthy := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(patience); (r.Health() == nil) != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("health: %v", r.Health())
+			}
+		}
+	}
+	server.Kill()
+	whenHealthy(false)
+	if _, err := r.LastSequence(t.Context()); err == nil {
+		t.Error("it answers without a server")
+	}
+	server.Start()
+	whenHealthy(true)
+	if err := persist(t.Context(), func() error { _, err := s.AppendBatch(t.Context(), numbered(2)); return err }); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, r.Store, 2)
+}
