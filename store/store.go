@@ -100,7 +100,7 @@ type Store interface {
 	Close() error
 }
 
-// Reader reads a store as it was when it was opened, beside whoever writes to it.
+// Reader reads a store beside whoever writes to it: at least what it had when it was opened, of the embedded one just that.
 type Reader interface {
 	// History yields the routes with event times in [from, to) in the order of arrival, that of cursors, back-filled
 	// ones included.
