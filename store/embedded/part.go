@@ -154,6 +154,8 @@ type part struct {
 	minTime, maxTime int64 // event time, microseconds
 	receivedAt       int64 // wall clock of the newest batch, microseconds
 	minKey, maxKey   []byte
+	summed           bool     // the database has its summary
+	summary          *summary // to be stored with a new part; else nil
 
 	refs   atomic.Int32
 	doomed atomic.Bool
@@ -234,8 +236,8 @@ func isPart(root parquet.Node) bool {
 
 // loadParts reads the manifest.
 func loadParts(ctx context.Context, db *sql.DB, dir string) ([]*part, error) {
-	rows, err := db.QueryContext(ctx, `SELECT first_position, last_position, file, rows, bytes, min_time, max_time, received_at, min_key, max_key
-		FROM parts ORDER BY first_position`)
+	rows, err := db.QueryContext(ctx, `SELECT first_position, last_position, file, rows, bytes, min_time, max_time, received_at, min_key, max_key,
+		EXISTS (SELECT 1 FROM activity WHERE activity.first_position = parts.first_position) FROM parts ORDER BY first_position`)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +246,7 @@ func loadParts(ctx context.Context, db *sql.DB, dir string) ([]*part, error) {
 	for rows.Next() {
 		p := &part{}
 		var file string
-		if err := rows.Scan(&p.first, &p.last, &file, &p.rows, &p.bytes, &p.minTime, &p.maxTime, &p.receivedAt, &p.minKey, &p.maxKey); err != nil {
+		if err := rows.Scan(&p.first, &p.last, &file, &p.rows, &p.bytes, &p.minTime, &p.maxTime, &p.receivedAt, &p.minKey, &p.maxKey, &p.summed); err != nil {
 			return nil, err
 		}
 		p.path = filepath.Join(dir, partsDirectory, file)
@@ -282,7 +284,7 @@ func (c *checksum) add(r *row) {
 // reference that the manifest will hold. The caller says what rows do not: first, last, receivedAt.
 func (z sizes) writePart(ctx context.Context, dir string, first, last uint64, receivedAt int64, rows iter.Seq2[*row, error]) (_ *part, err error) {
 	p := &part{path: filepath.Join(dir, partsDirectory, partName(first, last)), first: first, last: last, receivedAt: receivedAt,
-		minTime: math.MaxInt64, maxTime: math.MinInt64}
+		minTime: math.MaxInt64, maxTime: math.MinInt64, summary: newSummary()}
 	p.refs.Store(1)
 	var written checksum
 	err = writeFile(p.path, func(w io.Writer) error {
@@ -307,6 +309,7 @@ func (z sizes) writePart(ctx context.Context, dir string, first, last uint64, re
 			p.minTime, p.maxTime = min(p.minTime, r.Time), max(p.maxTime, r.Time)
 			p.rows++
 			written.add(r)
+			p.summary.add(r)
 			chunk = append(chunk, *r)
 			if len(chunk) == cap(chunk) {
 				if err := flush(); err != nil {
@@ -593,11 +596,8 @@ func (c *column) search(from, to int64, ok func([]byte) bool) (int64, error) {
 	return from + int64(sort.Search(len(c.buf), func(i int) bool { return ok(c.buf[i].ByteArray()) })), nil
 }
 
-// scanGroup adds what matches in ranges to found, which keeps the newest limit.
-func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges []rowRange, f *filter, before store.Cursor, limit int, found *candidates) error {
-	chunks := group.ColumnChunks()
-	positions, rows := column{chunk: chunks[columnPosition]}, column{chunk: chunks[columnRow]}
-	columns := []*column{&positions, &rows}
+// conditions are the columns of a row group that decide what f wants of the rows that ranges of keys gave.
+func (f *filter) conditions(chunks []parquet.ColumnChunk) (columns []*column) {
 	want := func(index int, keep func(parquet.Value) bool) {
 		columns = append(columns, &column{chunk: chunks[index], keep: keep})
 	}
@@ -623,6 +623,22 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 	if f.From != math.MinInt64 || f.To != math.MaxInt64 {
 		want(columnTime, func(v parquet.Value) bool { return v.Int64() >= f.From && v.Int64() < f.To })
 	}
+	return columns
+}
+
+// kept tells whether row i of those read is wanted.
+func kept(conditions []*column, i int) bool {
+	for _, c := range conditions {
+		if !c.keep(c.buf[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// readColumns hands visit the rows of ranges, some at a time: n from row at on, whose values are in the columns' buffers
+// until it returns. It closes the columns.
+func readColumns(ctx context.Context, ranges []rowRange, columns []*column, visit func(at int64, n int) error) error {
 	defer func() {
 		for _, c := range columns {
 			c.close()
@@ -644,27 +660,34 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 					return err
 				}
 			}
-		next:
-			for i := range n {
-				cur := store.Cursor{Position: uint64(positions.buf[i].Int64()), Row: int(rows.buf[i].Int32())}
-				if !batch.Before(cur, before) || len(*found) == limit && !batch.Before((*found)[0].cursor, cur) {
-					continue
-				}
-				for _, c := range columns[2:] {
-					if !c.keep(c.buf[i]) {
-						continue next
-					}
-				}
-				if len(*found) == limit {
-					(*found)[0] = candidate{cur, number, at + int64(i)}
-					heap.Fix(found, 0)
-				} else {
-					heap.Push(found, candidate{cur, number, at + int64(i)})
-				}
+			if err := visit(at, n); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// scanGroup adds what matches in ranges to found, which keeps the newest limit.
+func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges []rowRange, f *filter, before store.Cursor, limit int, found *candidates) error {
+	chunks := group.ColumnChunks()
+	positions, rows := &column{chunk: chunks[columnPosition]}, &column{chunk: chunks[columnRow]}
+	conditions := f.conditions(chunks)
+	return readColumns(ctx, ranges, append([]*column{positions, rows}, conditions...), func(at int64, n int) error {
+		for i := range n {
+			cur := store.Cursor{Position: uint64(positions.buf[i].Int64()), Row: int(rows.buf[i].Int32())}
+			if !batch.Before(cur, before) || len(*found) == limit && !batch.Before((*found)[0].cursor, cur) || !kept(conditions, i) {
+				continue
+			}
+			if len(*found) == limit {
+				(*found)[0] = candidate{cur, number, at + int64(i)}
+				heap.Fix(found, 0)
+			} else {
+				heap.Push(found, candidate{cur, number, at + int64(i)})
+			}
+		}
+		return nil
+	})
 }
 
 // materialise reads the rows chosen, newest first.

@@ -1,0 +1,177 @@
+package batch
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/store"
+)
+
+// A Counter makes the answer to an ActivityQuery out of what it is given. Where origins are told apart there are two
+// rounds: the first counts each origin, the second fills the buckets of those that the first chose. So memory is a count
+// for each origin, some 50 bytes, and the buckets of the answer.
+type Counter struct {
+	Filter *Filter // what is to be counted, its time already in whole buckets
+	q      store.ActivityQuery
+	bucket int64 // microseconds
+
+	totals map[uint32]*store.Count // of the first round; nil outside it
+	series map[uint32][]store.Count
+}
+
+// NewCounter refuses a query that cannot be answered.
+func NewCounter(q store.ActivityQuery) (*Counter, error) {
+	const span = time.Duration(math.MaxInt64)
+	switch {
+	case q.Bucket < time.Second || q.Bucket%time.Second != 0:
+		return nil, fmt.Errorf("a bucket of %s: it must be whole seconds", q.Bucket)
+	case q.From.IsZero() || !q.From.Before(q.To):
+		return nil, fmt.Errorf("from %s to %s: both are needed, to must be later", q.From, q.To)
+	case q.Origins < 0:
+		return nil, fmt.Errorf("%d origins", q.Origins)
+	case q.From.Unix() < math.MinInt32 || q.To.Sub(q.From) == span:
+		return nil, fmt.Errorf("from %s to %s: too long ago or apart", q.From, q.To)
+	}
+	c := &Counter{q: q, bucket: q.Bucket.Microseconds(), series: map[uint32][]store.Count{}}
+	from := floor(q.From.UnixMicro(), c.bucket)
+	to := floor(q.To.UnixMicro()-1, c.bucket) + c.bucket
+	n := (to - from) / c.bucket
+	if n > store.MaxBuckets {
+		return nil, fmt.Errorf("%w: %d where %d may be", ErrBuckets, n, store.MaxBuckets)
+	}
+	var err error
+	c.Filter, err = NewFilter(store.UpdateQuery{Prefix: q.Prefix, Match: q.Match, OriginASN: q.OriginASN, PeerASN: q.PeerASN, Collector: q.Collector,
+		From: ingest.Time(from).Time(), To: ingest.Time(to).Time()})
+	if err != nil {
+		return nil, err
+	}
+	if q.Origins == 0 {
+		c.series[0] = make([]store.Count, n)
+	} else {
+		c.totals = map[uint32]*store.Count{}
+	}
+	return c, nil
+}
+
+// ErrBuckets is wrapped by NewCounter's error for too many buckets.
+var ErrBuckets = errors.New("too many buckets")
+
+// floor gives the multiple of unit that is not above t.
+func floor(t, unit int64) int64 {
+	if r := t % unit; r < 0 {
+		return t - r - unit
+	} else {
+		return t - r
+	}
+}
+
+// ByOrigin tells whether origins are told apart.
+func (c *Counter) ByOrigin() bool { return c.q.Origins > 0 }
+
+// Next tells, after a round, whether everything must be counted once more.
+func (c *Counter) Next() bool {
+	if c.totals == nil {
+		return false
+	}
+	origins := slices.SortedFunc(maps.Keys(c.totals), func(a, b uint32) int {
+		return compareActivity(a, *c.totals[a], b, *c.totals[b])
+	})
+	n := (c.Filter.To - c.Filter.From) / c.bucket
+	for _, asn := range origins[:min(c.q.Origins, len(origins))] {
+		c.series[asn] = make([]store.Count, n)
+	}
+	c.totals = nil
+	return len(c.series) > 0
+}
+
+func compareActivity(a uint32, of store.Count, b uint32, other store.Count) int {
+	return cmp.Or(cmp.Compare(other.Announcements, of.Announcements), cmp.Compare(other.RIB, of.RIB), cmp.Compare(a, b))
+}
+
+// Add counts n rows. Their time must be one that the filter asks for; what the filter says of the rest is not looked at.
+func (c *Counter) Add(time int64, origin uint32, action store.Action, n uint64) {
+	var to *store.Count
+	switch {
+	case !c.ByOrigin():
+		to = &c.series[0][(time-c.Filter.From)/c.bucket]
+	case origin == 0:
+		return
+	case c.totals != nil:
+		if to = c.totals[origin]; to == nil {
+			to = &store.Count{}
+			c.totals[origin] = to
+		}
+	default:
+		s, chosen := c.series[origin]
+		if !chosen {
+			return
+		}
+		to = &s[(time-c.Filter.From)/c.bucket]
+	}
+	switch action {
+	case store.Announce:
+		to.Announcements += n
+	case store.Withdraw:
+		to.Withdrawals += n
+	case store.RIB:
+		to.RIB += n
+	}
+}
+
+// Batch counts what matches in the batch that r was opened on.
+func (c *Counter) Batch(r *Reader) error {
+	f := c.Filter
+	var u ingest.Update
+	for r.Next(&u) {
+		if !f.matchUpdate(&u) {
+			continue
+		}
+		origin := uint32(0)
+		if (f.Q.OriginASN != 0 || c.ByOrigin()) && len(u.Announced) > 0 {
+			if err := r.Attributes(&u.Attrs); err != nil {
+				return err
+			}
+			origin, _ = u.Attrs.ASPath.Origin()
+		}
+		for i := range RowsOf(&u) {
+			action, nlri := RowOf(&u, i)
+			if !f.matchPrefix(nlri.Prefix) {
+				continue
+			}
+			of := uint32(0)
+			if HasAttributes(action) {
+				of = origin
+			}
+			if f.Q.OriginASN == 0 || of == f.Q.OriginASN {
+				c.Add(int64(u.Time), of, action, 1)
+			}
+		}
+	}
+	return r.Err()
+}
+
+// Activity gives the answer.
+func (c *Counter) Activity() []store.Activity {
+	list := make([]store.Activity, 0, len(c.series))
+	for asn, counts := range c.series {
+		a := store.Activity{OriginASN: asn}
+		for i, n := range counts {
+			if n == (store.Count{}) {
+				continue
+			}
+			a.Buckets = append(a.Buckets, store.Bucket{Time: ingest.Time(c.Filter.From + int64(i)*c.bucket).Time(), Count: n})
+			a.Announcements += n.Announcements
+			a.Withdrawals += n.Withdrawals
+			a.RIB += n.RIB
+		}
+		list = append(list, a)
+	}
+	slices.SortFunc(list, func(a, b store.Activity) int { return compareActivity(a.OriginASN, a.Count, b.OriginASN, b.Count) })
+	return list
+}
