@@ -205,12 +205,25 @@ type ActivityQuery struct {
 	Collector string
 	// From, To is the time, To exclusive, of at most MaxBuckets. It is widened to whole buckets.
 	From, To time.Time
-	// Bucket is whole seconds. Buckets begin at its multiples since 1970. Whole hours are quick to count where neither a
+	// Bucket is whole seconds, at most 366 days. Buckets begin at its multiples since 1970. Whole hours are quick to count where neither a
 	// prefix nor a peer nor a collector is asked for.
 	Bucket time.Duration
 	// Origins is 0, or how many origins are told apart: those with the most announcements, of as many those with the most
 	// rows of tables, then with the lowest number. What names no origin is then not counted.
 	Origins int
+}
+
+// Whole gives From and To in whole buckets. Bucket must not be less than a second.
+func (q *ActivityQuery) Whole() (from, to time.Time) {
+	unit := q.Bucket.Microseconds()
+	floor := func(t int64) int64 {
+		r := t % unit
+		if r < 0 {
+			r += unit
+		}
+		return t - r
+	}
+	return time.UnixMicro(floor(q.From.UnixMicro())).UTC(), time.UnixMicro(floor(q.To.UnixMicro()-1) + unit).UTC()
 }
 
 // Count is how many rows of history say what.

@@ -2,7 +2,6 @@ package batch
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -27,27 +26,26 @@ type Counter struct {
 
 // NewCounter refuses a query that cannot be answered.
 func NewCounter(q store.ActivityQuery) (*Counter, error) {
-	const span = time.Duration(math.MaxInt64)
+	const span = time.Duration(math.MaxInt64) / 2
 	switch {
-	case q.Bucket < time.Second || q.Bucket%time.Second != 0:
-		return nil, fmt.Errorf("a bucket of %s: it must be whole seconds", q.Bucket)
+	case q.Bucket < time.Second || q.Bucket > 366*24*time.Hour || q.Bucket%time.Second != 0:
+		return nil, fmt.Errorf("a bucket of %s: it must be whole seconds, at most 366 days", q.Bucket)
 	case q.From.IsZero() || !q.From.Before(q.To):
 		return nil, fmt.Errorf("from %s to %s: both are needed, to must be later", q.From, q.To)
 	case q.Origins < 0:
 		return nil, fmt.Errorf("%d origins", q.Origins)
-	case q.From.Unix() < math.MinInt32 || q.To.Sub(q.From) == span:
+	case q.From.Unix() < math.MinInt32 || q.To.Sub(q.From) > span:
 		return nil, fmt.Errorf("from %s to %s: too long ago or apart", q.From, q.To)
 	}
 	c := &Counter{q: q, bucket: q.Bucket.Microseconds(), series: map[uint32][]store.Count{}}
-	from := floor(q.From.UnixMicro(), c.bucket)
-	to := floor(q.To.UnixMicro()-1, c.bucket) + c.bucket
-	n := (to - from) / c.bucket
+	from, to := q.Whole()
+	n := int64(to.Sub(from) / q.Bucket)
 	if n > store.MaxBuckets {
-		return nil, fmt.Errorf("%w: %d where %d may be", ErrBuckets, n, store.MaxBuckets)
+		return nil, fmt.Errorf("%d buckets where %d may be", n, store.MaxBuckets)
 	}
 	var err error
 	c.Filter, err = NewFilter(store.UpdateQuery{Prefix: q.Prefix, Match: q.Match, OriginASN: q.OriginASN, PeerASN: q.PeerASN, Collector: q.Collector,
-		From: ingest.Time(from).Time(), To: ingest.Time(to).Time()})
+		From: from, To: to})
 	if err != nil {
 		return nil, err
 	}
@@ -59,20 +57,17 @@ func NewCounter(q store.ActivityQuery) (*Counter, error) {
 	return c, nil
 }
 
-// ErrBuckets is wrapped by NewCounter's error for too many buckets.
-var ErrBuckets = errors.New("too many buckets")
-
-// floor gives the multiple of unit that is not above t.
-func floor(t, unit int64) int64 {
-	if r := t % unit; r < 0 {
-		return t - r - unit
-	} else {
-		return t - r
-	}
-}
-
 // ByOrigin tells whether origins are told apart.
 func (c *Counter) ByOrigin() bool { return c.q.Origins > 0 }
+
+// Buckets tells whether this round fills buckets, and of which origins alone, in order: none means of all. In the other
+// round any time that the filter asks for will do.
+func (c *Counter) Buckets() (fills bool, origins []uint32) {
+	if c.ByOrigin() {
+		origins = slices.Sorted(maps.Keys(c.series))
+	}
+	return c.totals == nil, origins
+}
 
 // Next tells, after a round, whether everything must be counted once more.
 func (c *Counter) Next() bool {
