@@ -186,6 +186,30 @@ func BenchmarkUpdates(b *testing.B) {
 			b.ReportMetric(float64(rows)/float64(b.N), "rows")
 		})
 	}
+	hours := store.ActivityQuery{From: first, To: first.Add(24 * time.Hour), Bucket: time.Hour}
+	for name, change := range map[string]func(*store.ActivityQuery){
+		"one origin by hour":    func(q *store.ActivityQuery) { q.OriginASN = 28_000 },
+		"top origins by hour":   func(q *store.ActivityQuery) { q.Origins = 10 },
+		"all by minute":         func(q *store.ActivityQuery) { q.Bucket, q.To = time.Minute, first.Add(time.Hour) },
+		"top origins by minute": func(q *store.ActivityQuery) { q.Bucket, q.To, q.Origins = time.Minute, first.Add(time.Hour), 10 },
+		"prefix by hour":        func(q *store.ActivityQuery) { q.Prefix = storetest.TrafficPrefix(3) },
+	} {
+		b.Run("activity of "+name, func(b *testing.B) {
+			q := hours
+			change(&q)
+			rows := uint64(0)
+			for b.Loop() {
+				list, err := s.Activity(b.Context(), q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, a := range list {
+					rows += a.Announcements + a.Withdrawals
+				}
+			}
+			b.ReportMetric(float64(rows)/float64(b.N), "counted")
+		})
+	}
 	for r, err := range s.Updates(b.Context(), store.UpdateQuery{Limit: 1}) {
 		if err != nil {
 			b.Fatal(err)
