@@ -91,23 +91,9 @@ func compareActivity(a uint32, of store.Count, b uint32, other store.Count) int 
 
 // Add counts n rows. Their time must be one that the filter asks for; what the filter says of the rest is not looked at.
 func (c *Counter) Add(time int64, origin uint32, action store.Action, n uint64) {
-	var to *store.Count
-	switch {
-	case !c.ByOrigin():
-		to = &c.series[0][(time-c.Filter.From)/c.bucket]
-	case origin == 0:
+	to := c.into(time, origin)
+	if to == nil {
 		return
-	case c.totals != nil:
-		if to = c.totals[origin]; to == nil {
-			to = &store.Count{}
-			c.totals[origin] = to
-		}
-	default:
-		s, chosen := c.series[origin]
-		if !chosen {
-			return
-		}
-		to = &s[(time-c.Filter.From)/c.bucket]
 	}
 	switch action {
 	case store.Announce:
@@ -117,6 +103,37 @@ func (c *Counter) Add(time int64, origin uint32, action store.Action, n uint64) 
 	case store.RIB:
 		to.RIB += n
 	}
+}
+
+// AddCount is Add for rows that are counted already.
+func (c *Counter) AddCount(time int64, origin uint32, n store.Count) {
+	if to := c.into(time, origin); to != nil {
+		to.Announcements += n.Announcements
+		to.Withdrawals += n.Withdrawals
+		to.RIB += n.RIB
+	}
+}
+
+// into is what such rows are counted in, nil if nothing.
+func (c *Counter) into(time int64, origin uint32) *store.Count {
+	switch {
+	case !c.ByOrigin():
+		return &c.series[0][(time-c.Filter.From)/c.bucket]
+	case origin == 0:
+		return nil
+	case c.totals != nil:
+		to := c.totals[origin]
+		if to == nil {
+			to = &store.Count{}
+			c.totals[origin] = to
+		}
+		return to
+	}
+	s, chosen := c.series[origin]
+	if !chosen {
+		return nil
+	}
+	return &s[(time-c.Filter.From)/c.bucket]
 }
 
 // Batch counts what matches in the batch that r was opened on.

@@ -129,37 +129,47 @@ type hourly struct {
 
 // addTo counts the hour, which is one that c asks for.
 func (h hourly) addTo(c *batch.Counter) error {
-	rest := h.counts
-	next := func() uint64 {
-		v, n := binary.Uvarint(rest)
+	b, at := h.counts, h.hour*summaryUnit
+	i := 0
+	next := func() (v uint64) { // MaxUint64 where there is none
+		if i < len(b) && b[i] < 0x80 {
+			i++
+			return uint64(b[i-1])
+		}
+		v, n := binary.Uvarint(b[i:])
 		if n <= 0 {
-			rest = nil
+			i = len(b)
 			return math.MaxUint64
 		}
-		rest = rest[n:]
+		i += n
 		return v
 	}
-	only := c.Filter.Q.OriginASN
-	at, origin := h.hour*summaryUnit, uint64(0)
-	withdrawals := next()
-	if withdrawals == math.MaxUint64 {
+	all := store.Count{Withdrawals: next()}
+	if all.Withdrawals == math.MaxUint64 {
 		return errSummary
 	}
-	if only == 0 {
-		c.Add(at, 0, store.Withdraw, withdrawals)
+	only := uint64(c.Filter.Q.OriginASN)
+	if only != 0 {
+		all = store.Count{}
 	}
-	for len(rest) > 0 {
+	byOrigin := c.ByOrigin()
+	for origin := uint64(0); i < len(b); {
 		difference, announcements, rib := next(), next(), next()
-		if difference > math.MaxUint32 || announcements == math.MaxUint64 || rib == math.MaxUint64 {
+		if difference > math.MaxUint32-origin || announcements == math.MaxUint64 || rib == math.MaxUint64 {
 			return errSummary
 		}
-		if origin += difference; origin > math.MaxUint32 {
-			return errSummary
+		origin += difference
+		switch {
+		case only != 0 && origin != only:
+		case byOrigin:
+			c.AddCount(at, uint32(origin), store.Count{Announcements: announcements, RIB: rib})
+		default:
+			all.Announcements += announcements
+			all.RIB += rib
 		}
-		if only == 0 || origin == uint64(only) {
-			c.Add(at, uint32(origin), store.Announce, announcements)
-			c.Add(at, uint32(origin), store.RIB, rib)
-		}
+	}
+	if !byOrigin {
+		c.AddCount(at, 0, all)
 	}
 	return nil
 }

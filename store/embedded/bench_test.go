@@ -236,6 +236,58 @@ func BenchmarkUpdates(b *testing.B) {
 	}
 }
 
+// BenchmarkActivity asks the summaries of a day of a hundred million rows, in 13 parts of which each has 3 hours of
+// 40,000 origins; the rows themselves are not there, as they are not read.
+func BenchmarkActivity(b *testing.B) {
+	const parts, origins = 13, 40_000
+	s := benchmarkStore(b, b.TempDir())
+	first := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	size := func() (n int64) {
+		if err := s.read.QueryRowContext(b.Context(), "SELECT coalesce(sum(length(counts)), 0) FROM activity").Scan(&n); err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	zipf := rand.NewZipf(r, 1.2, 20, 1000)
+	for i := range parts {
+		p := &part{path: filepath.Join(s.cfg.Directory, partName(uint64(i), uint64(i))), first: uint64(i + 1), last: uint64(i + 1), rows: 8_000_000,
+			minKey: []byte{}, maxKey: []byte{}, minTime: first.Add(time.Duration(24*i/parts) * time.Hour).UnixMicro(), summary: newSummary()}
+		p.refs.Store(1)
+		for hour := range 3 {
+			for origin := range origins {
+				u := row{Time: p.minTime + int64(hour)*summaryUnit, OriginASN: int64(origin*7 + 1), Action: string(store.Announce)}
+				for range 1 + zipf.Uint64() {
+					p.summary.add(&u)
+				}
+				p.maxTime = u.Time
+			}
+		}
+		if err := s.relayout(b.Context(), p, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Logf("%d bytes of summaries", size())
+	for _, tt := range []struct {
+		name string
+		q    store.ActivityQuery
+	}{
+		{"one origin by hour", store.ActivityQuery{OriginASN: 7001}},
+		{"top origins by hour", store.ActivityQuery{Origins: 10}},
+		{"all by hour", store.ActivityQuery{}},
+	} {
+		tt.q.From, tt.q.To, tt.q.Bucket = first, first.Add(24*time.Hour), time.Hour
+		b.Run(tt.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if a, err := s.Activity(b.Context(), tt.q); err != nil || len(a) == 0 || len(a[0].Buckets) != 24 {
+					b.Fatal(len(a), err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkIncidents asks a hundred thousand incidents.
 func BenchmarkIncidents(b *testing.B) {
 	s := benchmarkStore(b, b.TempDir())
