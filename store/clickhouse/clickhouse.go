@@ -117,6 +117,7 @@ type state struct {
 	dropped     uint64 // position up to which the log may lack rows
 	logUpdates  uint64 // in batches above expanded
 	logReceived int64  // wall clock of the first batch above expanded, microseconds; 0 when there is none
+	moving      bool   // updates may have rows above expanded
 	doubtful    bool   // an append failed that may be stored nevertheless
 	fenced      bool
 }
@@ -340,6 +341,7 @@ func (s *Store) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	st.moving = st.expanded < st.position // whoever wrote before may have been about to expand it
 	if s.peers, err = s.loadPeers(ctx); err != nil {
 		return err
 	}

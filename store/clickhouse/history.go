@@ -404,13 +404,11 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 	if w.f.Q.ASOnPath != 0 {
 		add("hasToken(as_path, '%d')", w.f.Q.ASOnPath)
 	}
-	if q := &w.f.Q; q.PeerASN != 0 || q.PeerIP.IsValid() || q.Collector != "" {
-		ids := w.s.peersLike(q)
-		if len(ids) == 0 {
-			return nil, false, nil
-		}
-		add("peer IN (%s)", strings.Join(ids, ","))
+	peers, none := w.s.peerCondition(&w.f.Q)
+	if none {
+		return nil, false, nil
 	}
+	where = append(where, peers...)
 	n := min(limit, pageRows)
 	err = w.s.rows(ctx, func(r api.Rows) error {
 		route, err := w.s.scanRoute(r)

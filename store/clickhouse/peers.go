@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	api "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
@@ -65,6 +66,15 @@ func (s *Store) peersLike(q *store.UpdateQuery) (ids []string) {
 		}
 	}
 	return ids
+}
+
+// peerCondition is what q asks of the peer, if it does, and whether there is none like that.
+func (s *Store) peerCondition(q *store.UpdateQuery) (where []string, none bool) {
+	if q.PeerASN == 0 && !q.PeerIP.IsValid() && q.Collector == "" {
+		return nil, false
+	}
+	ids := s.peersLike(q)
+	return []string{"peer IN (" + strings.Join(ids, ",") + ")"}, len(ids) == 0
 }
 
 // savePeers stores those that are new, before the first row that says their number. The caller holds expanding.
