@@ -50,7 +50,6 @@ func (t tables) apply(u *ingest.Update) {
 type reader struct {
 	sessions map[openbmp.Hash]*bmp.Session
 	tables   tables
-	emit     ingest.Handler
 }
 
 // message takes one in, and gives what BMP says in it.
