@@ -64,18 +64,18 @@ func TestForgedLinks(t *testing.T) {
 		offender     uint32
 		rules        string // of its ledger, some
 	}{
-		"who has no customers passes on a route":      {known, "3491 200001 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit"},
-		"a network of some size wins a customer":      {known, "3491 200003 36561", "", 0, ""},
-		"a large one does":                            {known, "3491 200004 36561", "", 0, ""},
-		"a small one does, which is rare, not absurd": {known, "3491 200002 36561", "", 0, ""},
-		"a much smaller one than its customer":        {known, "3491 200002 3356 36561", incident.ForgedPath, 200002, "path.new_link path.smaller"},
-		"further in than beside the origin":           {known, "3491 200001 3356 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit"},
-		"further in, to a provider of some size":      {known, "3491 200003 3356 36561", "", 0, ""},
-		"only its customers have it of a new peer":    {known, "7018 200002 3356 36561", "", 0, ""},
-		"a scrubbing service":                         {known, "3491 3223 36561", "", 0, ""},
-		"a part of it, by a network of some size":     {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link"},
-		"a part of it, by a scrubbing service":        {part, "3491 3223 36561", "", 0, ""},
-		"a part of it, by the usual provider":         {part, "3356 36561", "", 0, ""},
+		"who has no customers passes on a route":   {known, "3491 200001 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit"},
+		"a network of some size wins a customer":   {known, "3491 200003 36561", "", 0, ""},
+		"a large one does":                         {known, "3491 200004 36561", "", 0, ""},
+		"a small one does, which is rare":          {known, "3491 200002 36561", incident.ForgedPath, 200002, "path.new_link path.few_customers"},
+		"a much smaller one than its customer":     {known, "3491 200002 3356 36561", incident.ForgedPath, 200002, "path.new_link path.smaller"},
+		"further in than beside the origin":        {known, "3491 200001 3356 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit"},
+		"further in, to a provider of some size":   {known, "3491 200003 3356 36561", "", 0, ""},
+		"only its customers have it of a new peer": {known, "7018 200002 3356 36561", "", 0, ""},
+		"a scrubbing service":                      {known, "3491 3223 36561", "", 0, ""},
+		"a part of it, by a network of some size":  {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link"},
+		"a part of it, by a scrubbing service":     {part, "3491 3223 36561", "", 0, ""},
+		"a part of it, by the usual provider":      {part, "3356 36561", "", 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.ReplaceAll(strings.ReplaceAll(forgery, "PREFIX", c.prefix), "PATH", "PEER "+c.path)

@@ -336,8 +336,8 @@ func (s *shard) conesOf(asn uint32) cones {
 }
 
 // judgeLeaks judges the leaks among the routes of a group, as far as on says that there are any, and returns the other
-// routes.
-func (s *shard) judgeLeaks(e *entry, rs []route, on func(nodeID) (leak, bool), add func(*verdict, []route)) (rest []route) {
+// routes. Where only a new link makes a leak of it, and rival (nil: there is none) explains that link by more evidence, it is none.
+func (s *shard) judgeLeaks(e *entry, rs []route, on func(nodeID) (leak, bool), rival *verdict, add func(*verdict, []route)) (rest []route) {
 	type leakedRoutes struct {
 		leak
 		routes []route
@@ -360,7 +360,10 @@ func (s *shard) judgeLeaks(e *entry, rs []route, on func(nodeID) (leak, bool), a
 	for _, l := range leaks {
 		v := s.judgeLeak(e, l.leak, l.routes)
 		s.tellVerdict(e, v, l.routes)
-		if v.raised() {
+		switch {
+		case rival != nil && rival.offender == l.leaker && l.basis > byRelations && rival.ledger.sum() > v.ledger.sum():
+			rest = append(rest, l.routes...)
+		case v.raised():
 			add(v, l.routes)
 		}
 	}
