@@ -110,6 +110,22 @@ func (timeParam) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "date-time", Description: "A time in RFC 3339.", Examples: []any{"2008-02-24T18:47:57Z"}}
 }
 
+// bucketParam is a span of time in whole seconds.
+type bucketParam struct{ value time.Duration }
+
+func (b *bucketParam) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < time.Second || v%time.Second != 0 || v > 366*24*time.Hour {
+		return fmt.Errorf("%q is not a span of whole seconds up to a year; write one such as 5m, 1h or 24h", text)
+	}
+	b.value = v
+	return nil
+}
+
+func (bucketParam) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Description: "A span of time in hours, minutes and seconds.", Examples: []any{"1h", "5m"}}
+}
+
 // period checks a pair of times that bound a search.
 func period(from, to timeParam) []error {
 	if !from.value.IsZero() && !to.value.IsZero() && !from.value.Before(to.value) {

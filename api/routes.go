@@ -101,6 +101,10 @@ func (s *Server) register() {
 	get(s, "/api/v1/rpki/expiring", "list-rpki-expiring", "Which VRPs end soon unless they are renewed",
 		"Of the VRPs in use, as far as their source says when they end. One that is not renewed makes its routes unknown, or invalid where another VRP covers them.", s.listRPKIExpiring)
 	get(s, "/api/v1/updates", "list-updates", "Search the history of routes", "The newest first.", s.listUpdates)
+	get(s, "/api/v1/activity", "get-activity", "How much was said, by time",
+		"Counts of announcements, withdrawals and rows of tables in each bucket of time, for charts; with by=origin a series for each of the origins with the most announcements. "+
+			"Buckets of whole hours are quick to count where neither a prefix nor a peer nor a collector is asked for; else rows are read, of all of the time where no prefix is given. "+
+			"A withdrawal names no origin: where origins are asked for, none is counted.", s.getActivity)
 	get(s, "/api/v1/state", "get-state", "The routes that there were at a past moment",
 		"What each peer had last announced of a prefix, or of what it covers or is covered by, and had neither withdrawn nor lost with its session. "+
 			"A peer's table is all of 0.0.0.0/0 or ::/0 with match=covered and peer_ip; where history is large that takes too long, and is to be asked for in parts, such as by /8. "+

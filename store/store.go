@@ -45,6 +45,10 @@ type Store interface {
 	// back-filled arrived long after it happened.
 	Updates(ctx context.Context, q UpdateQuery) iter.Seq2[Route, error]
 
+	// Activity counts history by time: all that matches q in one series, or with q.Origins one for each of so many origins.
+	// What one call reads is bounded only by q and ctx; what it holds in memory is a count for each origin and the answer.
+	Activity(ctx context.Context, q ActivityQuery) ([]Activity, error)
+
 	// AppendBackfill makes b part of the history like AppendBatch, but marked as back-filled, and
 	// stores g as SaveGap does, in one transaction. b's watermark means nothing.
 	AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error
@@ -100,7 +104,7 @@ type Store interface {
 	Close() error
 }
 
-// Reader reads a store as it was when it was opened, beside whoever writes to it.
+// Reader reads a store beside whoever writes to it: at least what it had when it was opened, of the embedded one just that.
 type Reader interface {
 	// History yields the routes with event times in [from, to) in the order of arrival, that of cursors, back-filled
 	// ones included.
@@ -187,6 +191,59 @@ type UpdateQuery struct {
 type Cursor struct {
 	Position uint64 // of the batch
 	Row      int    // within the batch: of each update the withdrawn prefixes, then the announced ones
+}
+
+// MaxBuckets is how many buckets an answer to [Store.Activity] may have.
+const MaxBuckets = 1000
+
+// ActivityQuery asks how much was said, by event time. Zero fields but From, To and Bucket do not restrict.
+type ActivityQuery struct {
+	Prefix    netip.Prefix
+	Match     Match  // with Prefix; "" means Exact
+	OriginASN uint32 // a withdrawal names no origin, so none is counted then
+	PeerASN   uint32
+	Collector string
+	// From, To is the time, To exclusive, of at most MaxBuckets. It is widened to whole buckets.
+	From, To time.Time
+	// Bucket is whole seconds, at most 366 days. Buckets begin at its multiples since 1970. Whole hours are quick to count where neither a
+	// prefix nor a peer nor a collector is asked for.
+	Bucket time.Duration
+	// Origins is 0, or how many origins are told apart: those with the most announcements, of as many those with the most
+	// rows of tables, then with the lowest number. What names no origin is then not counted.
+	Origins int
+}
+
+// Whole gives From and To in whole buckets. Bucket must not be less than a second.
+func (q *ActivityQuery) Whole() (from, to time.Time) {
+	unit := q.Bucket.Microseconds()
+	floor := func(t int64) int64 {
+		r := t % unit
+		if r < 0 {
+			r += unit
+		}
+		return t - r
+	}
+	return time.UnixMicro(floor(q.From.UnixMicro())).UTC(), time.UnixMicro(floor(q.To.UnixMicro()-1) + unit).UTC()
+}
+
+// Count is how many rows of history say what.
+type Count struct {
+	Announcements uint64 `json:"announcements"`
+	Withdrawals   uint64 `json:"withdrawals"`
+	RIB           uint64 `json:"rib" doc:"Rows of tables, which say how things stood and not that anything happened."`
+}
+
+// Activity is one series of counts.
+type Activity struct {
+	OriginASN uint32 `json:"origin_asn,omitempty" doc:"Not there where origins are not told apart."`
+	Count
+	Buckets []Bucket `json:"buckets" doc:"By time; those of which there is nothing to count are left out."`
+}
+
+// Bucket is what was said from Time on, until the next bucket.
+type Bucket struct {
+	Time time.Time `json:"time"`
+	Count
 }
 
 // IncidentQuery selects incidents. Zero fields do not restrict.

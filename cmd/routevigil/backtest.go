@@ -27,8 +27,8 @@ type BacktestCmd struct {
 
 // Help says what kong shows below the flags.
 func (BacktestCmd) Help() string {
-	return `The sections detect, watches and knowledge of the configuration are tried on what the service has stored; store says where that is. The service may
-be running; nothing of its data is changed. The detector begins with the last state that the service kept before the period (knowledge.past), or
+	return `The sections detect, watches and knowledge of the configuration are tried on what the service has stored; store says where that is, and with
+ClickHouse store.directory where what the service keeps beside it is (reference data and states of the detector of then), if at all. The service may be running; nothing of its data is changed. The detector begins with the last state that the service kept before the period (knowledge.past), or
 learns from the updates before. What is found is compared with the incidents that are stored, each as it stood at the end of the period. What makes the
 comparison unfair is said below the differences. This needs as much memory as the service itself, and room among the temporary files for the
 history of the period.`
@@ -71,7 +71,7 @@ func (c BacktestCmd) Run(g *Globals) error {
 		fmt.Fprint(g.Stderr, "\r\x1b[K")
 	}
 	if err != nil {
-		return fmt.Errorf("backtest over the history in %s: %w", cfg.Store.Directory, err)
+		return fmt.Errorf("backtest: %w", err)
 	}
 	if c.JSON {
 		return printBacktestJSON(g, result)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/routevigil/routevigil/alert"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/cmd/routevigil/service"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
@@ -217,7 +219,7 @@ func TestComposeFiles(t *testing.T) {
 	}
 }
 
-// Each role runs twice, and no store is written by two.
+// Each role that writes runs twice, and no store is written by two.
 func TestComposedRoles(t *testing.T) {
 	p := compose(t, clusterFile)
 	roles, directories := map[string]int{}, map[string]string{}
@@ -235,7 +237,7 @@ func TestComposedRoles(t *testing.T) {
 			}
 		}
 	}
-	if want := map[string]int{"kafka": 1, "collect": 2, "detect": 2, "record": 2}; !reflect.DeepEqual(roles, want) {
+	if want := map[string]int{"kafka": 1, "collect": 2, "detect": 2, "record": 2, "api": 1}; !reflect.DeepEqual(roles, want) {
 		t.Errorf("there are %v, want %v", roles, want)
 	}
 }
@@ -441,7 +443,7 @@ func TestKubernetes(t *testing.T) {
 			}
 		}
 		for _, o := range objects {
-			if o.Kind != "StatefulSet" && o.Kind != "Job" {
+			if o.Kind != "StatefulSet" && o.Kind != "Deployment" && o.Kind != "Job" {
 				continue
 			}
 			t.Run(o.Metadata.Name, func(t *testing.T) {
@@ -507,7 +509,8 @@ func TestKubernetes(t *testing.T) {
 					}
 				}
 				matches("set", o, o.selects(t))
-				matches("service", services[o.Spec.ServiceName], services[o.Spec.ServiceName].selects(t))
+				of := services[cmp.Or(o.Spec.ServiceName, o.Metadata.Name)] // of a Deployment nothing says which
+				matches("service", of, of.selects(t))
 				if o.Spec.Replicas > 1 {
 					matches("budget", budgets[o.Metadata.Name], budgets[o.Metadata.Name].selects(t))
 				}
@@ -517,7 +520,7 @@ func TestKubernetes(t *testing.T) {
 			})
 		}
 	}
-	if !roles["collect"] || !roles["detect"] || !roles["record"] {
+	if !roles["collect"] || !roles["detect"] || !roles["record"] || !roles["api"] {
 		t.Errorf("the roles are %v", roles)
 	}
 }
@@ -692,8 +695,13 @@ func TestDeployedRolesAnswer(t *testing.T) {
 			[]string{"routevigil_bus_updates_total", "routevigil_kafka_updates_written_total", "routevigil_rislive_connected", "process_cpu_seconds_total"}},
 		{"detect", func(c config.Config) (role, error) { return service.NewDetector(t.Context(), c, "test", log) }, true,
 			[]string{"routevigil_detect_in_charge", "routevigil_detect_routes", "routevigil_pipeline_updates_total", "routevigil_kafka_duplicates_total", "process_resident_memory_bytes"}},
-		{"record", func(c config.Config) (role, error) { return service.NewRecorder(t.Context(), c, "test", log) }, true,
+		{"record", func(c config.Config) (role, error) { return service.NewRecorder(t.Context(), c, true, "test", log) }, true,
 			[]string{"routevigil_alerts_in_charge", "routevigil_store_updates_total", "routevigil_store_errors_total", "routevigil_kafka_frames_malformed_total"}},
+		{"notify", func(c config.Config) (role, error) {
+			c.Alert.Webhooks = append(c.Alert.Webhooks, alert.Webhook{Name: "nobody", URL: "http://127.0.0.1:1/", Secret: "not secret", Timeout: time.Second})
+			return service.NewNotifier(t.Context(), c, "test", log)
+		}, true,
+			[]string{"routevigil_alerts_in_charge", "routevigil_alert_pending", "routevigil_store_errors_total"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			x, err := test.start(deployed())

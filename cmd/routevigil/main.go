@@ -28,6 +28,8 @@ type commands struct {
 	Collect  CollectCmd  `cmd:"" help:"Listen to the feeds and write what they say to Kafka; one of the parts of a service of several processes."`
 	Detect   DetectCmd   `cmd:"" help:"Read updates from Kafka and find incidents, or stand by to take over."`
 	Record   RecordCmd   `cmd:"" help:"Store updates and incidents from Kafka, send alerts, and serve the dashboard and the API."`
+	Notify   NotifyCmd   `cmd:"" help:"Send alerts, where recorders do not; any number, of which one sends."`
+	API      APICmd      `cmd:"" name:"api" help:"Serve the dashboard and the API from what is stored in ClickHouse."`
 	Kafka    KafkaCmd    `cmd:"" help:"Make the topics through which collect, detect and record meet."`
 	Config   ConfigCmd   `cmd:"" help:"Write, check, print or document the configuration."`
 	Health   HealthCmd   `cmd:"" help:"Ask a running service whether it is alive; exit status 1 if not."`

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/clickhouse/clickhousetest"
@@ -165,5 +167,53 @@ func BenchmarkUpdates(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
 			b.ReportMetric(float64(found)/float64(b.N), "rows")
 		})
+	}
+}
+
+// BenchmarkReader is what it costs a reader to see what is new, beside 20,000 events and 1,000 batches in the log, and how
+// fast half a million rows come in the order of arrival.
+func BenchmarkReader(b *testing.B) {
+	s := benchmarkStore(b)
+	g := storetest.NewTraffic()
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := uint64(0); n < 20_000; {
+		var events []incident.Event
+		for range 1000 {
+			n++
+			events = append(events, incident.Event{Sequence: n, Incident: storetest.Incident(random, fmt.Sprintf("inc_%d", n/4), n)})
+		}
+		if err := s.CommitEvents(b.Context(), events, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for range 1000 {
+		if _, err := s.AppendBatch(b.Context(), g.Batch(500)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	r := openReader(b, s.cfg)
+	b.Run("look", func(b *testing.B) {
+		for b.Loop() {
+			if err := r.look(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for _, where := range []string{"log", "updates"} {
+		b.Run("history/"+where, func(b *testing.B) {
+			rows := 0
+			for b.Loop() {
+				for _, err := range r.History(b.Context(), time.Time{}, time.Time{}) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					rows++
+				}
+			}
+			b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+		})
+		if err := s.tidy(b.Context(), time.Now(), true); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

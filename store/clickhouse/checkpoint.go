@@ -116,7 +116,11 @@ func (s *Store) Checkpoint(ctx context.Context) (position uint64, data []byte, e
 		if crc32.Checksum(data, castagnoli) == sum {
 			return position, data, nil
 		}
-		if s.current().checkpoint == position {
+		now, err := s.latest(ctx)
+		if err != nil {
+			return 0, nil, err
+		}
+		if now.checkpoint == position {
 			return 0, nil, fmt.Errorf("store %s: the checkpoint at position %d is damaged: of %d pieces there are %d bytes, whose checksum differs",
 				s.place(), position, pieces, len(data))
 		}

@@ -21,6 +21,12 @@
 // behind what it found then, and what an earlier epoch stored from there on is void: nobody was told that it is stored.
 // A writer that does not know whether an append was stored claims an epoch anew for the same reason.
 //
+// # Readers
+//
+// Any number of readers may look at what the writer has committed, see [OpenReader]. They claim no epoch. What the writer
+// keeps in memory a reader asks the database for, each time that it is asked: how far the log goes, what of it is
+// expanded, who the peers are.
+//
 // # Expanding
 //
 // Every few seconds what is new in the log becomes a block of the table updates, one row for each prefix, in the
@@ -54,8 +60,10 @@ import (
 )
 
 var (
-	errClosed = errors.New("the store is closed")
-	errFenced = errors.New("another routevigil has taken the store over; stop one of the two, or give it another database")
+	errClosed   = errors.New("the store is closed")
+	errReadOnly = errors.New("it is open for reading only")
+	errMissing  = errors.New("there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database")
+	errFenced   = errors.New("another routevigil has taken the store over; stop one of the two, or give it another database")
 )
 
 // codes of server errors that come again when the same is sent again. All others may pass: a full disk (243), too many
@@ -80,6 +88,7 @@ type Store struct {
 	close   func() error
 	done    sync.WaitGroup
 	wake    chan struct{} // tells the expander that there may be work
+	looking *looking      // of a Reader; nil where this is the writer
 
 	expanding sync.Mutex // held by whoever expands or drops
 	block     block      // what is expanded; expanding is held
@@ -108,6 +117,7 @@ type state struct {
 	dropped     uint64 // position up to which the log may lack rows
 	logUpdates  uint64 // in batches above expanded
 	logReceived int64  // wall clock of the first batch above expanded, microseconds; 0 when there is none
+	moving      bool   // updates may have rows above expanded
 	doubtful    bool   // an append failed that may be stored nevertheless
 	fenced      bool
 }
@@ -136,29 +146,21 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 	var id [8]byte
 	rand.Read(id[:])
 	s.owner = hex.EncodeToString(id[:])
-	s.close = sync.OnceValue(func() error {
-		cancel()
-		s.done.Wait()
-		return errors.Join(s.conn.Close(), s.writer.Close())
-	})
+	s.close = sync.OnceValue(s.shut)
 	defer func() {
 		if err != nil {
 			cancel()
-			for _, c := range []api.Conn{s.conn, s.writer} {
-				if c != nil {
-					c.Close()
-				}
-			}
+			s.disconnect()
 			err = fmt.Errorf("store %s: %w", s.place(), err)
 		}
 	}()
 	if s.metrics, err = newMetrics(reg); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	if s.conn, err = connect(ctx, cfg); err != nil {
+	if s.conn, err = connect(ctx, cfg, true); err != nil {
 		return nil, err
 	}
-	if s.writer, err = connect(ctx, cfg); err != nil {
+	if s.writer, err = connect(ctx, cfg, true); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, s.conn, layout{cfg.Cluster}, schemaVersion()); err != nil {
@@ -174,13 +176,31 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 	return s, nil
 }
 
+// shut ends the goroutines and the connections.
+func (s *Store) shut() error {
+	s.cancel()
+	s.done.Wait()
+	return s.disconnect()
+}
+
+func (s *Store) disconnect() error {
+	var errs []error
+	for _, c := range []api.Conn{s.conn, s.writer} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // place names the store in errors.
 func (s *Store) place() string {
 	return fmt.Sprintf("clickhouse://%s/%s", s.cfg.Addresses[0], s.cfg.Database)
 }
 
-// connect opens a pool of connections to the database, which it makes where it is missing.
-func connect(ctx context.Context, cfg Configuration) (api.Conn, error) {
+// connect opens a pool of connections to the database, which it makes where it is missing. Where
+// nothing is to be written the server sees to it, and the database must be there.
+func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, error) {
 	secure, err := cfg.TLS.config()
 	if err != nil {
 		return nil, err
@@ -191,6 +211,9 @@ func connect(ctx context.Context, cfg Configuration) (api.Conn, error) {
 		"max_execution_time":    cfg.QueryTimeout.Seconds(),
 		"max_memory_usage":      cfg.QueryMemory,
 		"max_insert_block_size": 1 << 24, // a block is never split
+	}
+	if !write {
+		settings["readonly"] = 2 // settings such as these may be set
 	}
 	if cfg.QueryThreads > 0 {
 		settings["max_threads"] = cfg.QueryThreads
@@ -227,6 +250,9 @@ func connect(ctx context.Context, cfg Configuration) (api.Conn, error) {
 	var there uint64
 	if err := first.QueryRow(ctx, `SELECT count() FROM system.databases WHERE name = ?`, cfg.Database).Scan(&there); err != nil {
 		return nil, err
+	}
+	if there == 0 && !write {
+		return nil, errMissing
 	}
 	if there == 0 { // who may not make databases can be given one
 		if err := first.Exec(ctx, fmt.Sprintf("CREATE DATABASE IF NOT EXISTS `%s` %s", cfg.Database, layout{cfg.Cluster}.OnCluster())); err != nil {
@@ -315,10 +341,12 @@ func (s *Store) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.loadPeers(ctx); err != nil {
+	st.moving = st.expanded < st.position // whoever wrote before may have been about to expand it
+	if s.peers, err = s.loadPeers(ctx); err != nil {
 		return err
 	}
-	return s.loadGaps(ctx)
+	s.gaps, s.heard, err = s.loadGaps(ctx, st.position)
+	return err
 }
 
 // Close implements [store.Store].
@@ -381,6 +409,9 @@ func (s *Store) attempt(ctx context.Context, f func(ctx context.Context) error) 
 func (s *Store) usable(ctx context.Context) error {
 	if s.running.Err() != nil {
 		return errClosed
+	}
+	if s.looking != nil {
+		return fmt.Errorf("store %s: %w", s.place(), refused{errReadOnly})
 	}
 	s.mu.Lock()
 	fenced := s.state.fenced
@@ -472,16 +503,29 @@ func (s *Store) current() state {
 	return s.state
 }
 
+// latest is current, of a Reader as of now.
+func (s *Store) latest(ctx context.Context) (state, error) {
+	if s.looking != nil {
+		if err := s.look(ctx); err != nil {
+			return state{}, err
+		}
+	}
+	return s.current(), nil
+}
+
 // Stats implements [store.Store].
 func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 	// Until nothing has been expanded meanwhile, so that nothing is counted twice.
 	for {
-		st := s.current()
+		st, err := s.latest(ctx)
+		if err != nil {
+			return store.Stats{}, err
+		}
 		out := store.Stats{LastPosition: st.position, LastSequence: st.sequence}
 		var rows, inLog, incidents, bytes, parts uint64
 		var oldest, oldestInLog int64
 		local := layout{s.cfg.Cluster}.Local("updates")
-		err := s.rows(ctx, func(r api.Rows) error {
+		err = s.rows(ctx, func(r api.Rows) error {
 			return r.Scan(&rows, &oldest, &inLog, &oldestInLog, &incidents, &bytes, &parts)
 		}, fmt.Sprintf(`SELECT u.1, u.2, l.1, l.2, incidents, t.1, t.2 FROM (SELECT
 			(SELECT (count(), min(time)) FROM updates) AS u,
@@ -492,7 +536,11 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 		if err != nil {
 			return out, err
 		}
-		if s.current().expanded != st.expanded {
+		now, err := s.latest(ctx)
+		if err != nil {
+			return out, err
+		}
+		if now.expanded != st.expanded {
 			continue
 		}
 		out.Updates, out.Bytes, out.Parts, out.Incidents = rows+inLog, int64(bytes), int(parts), int(incidents)

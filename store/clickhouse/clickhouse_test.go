@@ -35,7 +35,7 @@ func dropDatabase(t testing.TB, c Configuration) {
 	t.Cleanup(func() {
 		name := c.Database
 		c.Database = "default"
-		conn, err := connect(context.Background(), c)
+		conn, err := connect(context.Background(), c, true)
 		if err != nil {
 			t.Error(err)
 			return

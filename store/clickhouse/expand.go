@@ -122,6 +122,9 @@ func (s *Store) expand(ctx context.Context, st state) error {
 	}
 	if len(block.afi) > 0 {
 		token := fmt.Sprintf("%d-%d", st.expanded+1, last)
+		s.mu.Lock()
+		s.state.moving = true
+		s.mu.Unlock()
 		err := s.attempt(ctx, func(ctx context.Context) error {
 			return s.insert(driver.Context(ctx, driver.WithSettings(driver.Settings{"insert_deduplication_token": token})), insertUpdates, block.fill)
 		})
@@ -134,7 +137,7 @@ func (s *Store) expand(ctx context.Context, st state) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.expanded = last
+	s.state.expanded, s.state.moving = last, false
 	s.state.logUpdates -= min(uint64(updates), s.state.logUpdates)
 	if s.state.position > last {
 		s.state.logReceived = start.UnixMicro()

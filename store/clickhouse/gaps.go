@@ -63,9 +63,10 @@ func decodeGap(id uint64, text string) (ingest.Gap, error) {
 
 func finished(g *ingest.Gap) bool { return g.State == ingest.GapDone || g.State == ingest.GapFailed }
 
-// loadGaps reads gaps and what is heard. The log may know something newer of a gap than the table of gaps.
-func (s *Store) loadGaps(ctx context.Context) error {
-	err := s.rows(ctx, func(r api.Rows) error {
+// loadGaps reads gaps and what is heard, as of the batch at position. The log may know something newer of a gap than the
+// table of gaps.
+func (s *Store) loadGaps(ctx context.Context, position uint64) (gaps []gap, heard map[string]store.Heard, err error) {
+	err = s.rows(ctx, func(r api.Rows) error {
 		var g gap
 		var id uint64
 		var text string
@@ -75,33 +76,53 @@ func (s *Store) loadGaps(ctx context.Context) error {
 			g.Gap, err = decodeGap(id, text)
 		}
 		g.onlyLog = fromLog == 1
-		s.gaps = append(s.gaps, g)
+		gaps = append(gaps, g)
 		return err
 	}, fmt.Sprintf(`SELECT id, version, gap, from_log FROM (SELECT id, version, gap, 0 AS from_log FROM gaps
 		UNION ALL SELECT gap_id, gap_version, gap, 1 FROM (SELECT * FROM batches WHERE position <= %d ORDER BY position, epoch DESC LIMIT 1 BY position) WHERE gap_id > 0)
-		ORDER BY id, version DESC, from_log LIMIT 1 BY id`, s.state.position))
+		ORDER BY id, version DESC, from_log LIMIT 1 BY id`, position))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	s.forgetGaps()
-	return s.rows(ctx, func(r api.Rows) error {
+	heard = make(map[string]store.Heard)
+	err = s.rows(ctx, func(r api.Rows) error {
 		var h store.Heard
 		err := r.Scan(&h.Collector, &h.Feed, &h.Time)
 		h.Time = h.Time.UTC()
-		s.heard[h.Collector] = h
+		heard[h.Collector] = h
 		return err
 	}, `SELECT collector, feed, time FROM heard ORDER BY collector, version DESC LIMIT 1 BY collector`)
+	return forgetGaps(gaps), heard, err
+}
+
+// lookAtGaps brings what a Reader knows of gaps, and of what is heard, up to date. The writer knows.
+func (s *Store) lookAtGaps(ctx context.Context) error {
+	if s.looking == nil {
+		return ctx.Err()
+	}
+	st, err := s.latest(ctx)
+	if err != nil {
+		return err
+	}
+	gaps, heard, err := s.loadGaps(ctx, st.position)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gaps, s.heard = gaps, heard
+	return nil
 }
 
 // forgetGaps drops finished gaps beyond those that are kept.
-func (s *Store) forgetGaps() {
+func forgetGaps(gaps []gap) []gap {
 	n := 0
-	for i := range s.gaps {
-		if finished(&s.gaps[i].Gap) {
+	for i := range gaps {
+		if finished(&gaps[i].Gap) {
 			n++
 		}
 	}
-	s.gaps = slices.DeleteFunc(s.gaps, func(g gap) bool {
+	return slices.DeleteFunc(gaps, func(g gap) bool {
 		if n <= finishedGaps || !finished(&g.Gap) {
 			return false
 		}
@@ -120,7 +141,7 @@ func (s *Store) putGap(g gap) {
 		s.gaps[i] = g
 	}
 	if finished(&g.Gap) {
-		s.forgetGaps()
+		s.gaps = forgetGaps(s.gaps)
 	}
 }
 
@@ -189,6 +210,9 @@ func (s *Store) saveLoggedGaps(ctx context.Context) error {
 
 // Gaps implements [store.Store].
 func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]ingest.Gap, error) {
+	if err := s.lookAtGaps(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []ingest.Gap
@@ -197,7 +221,7 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 			list = append(list, g)
 		}
 	}
-	return list, ctx.Err()
+	return list, nil
 }
 
 // SaveHeard implements [store.Store].
@@ -231,6 +255,9 @@ func (s *Store) SaveHeard(ctx context.Context, heard []store.Heard) error {
 
 // Heard implements [store.Store].
 func (s *Store) Heard(ctx context.Context) ([]store.Heard, error) {
+	if err := s.lookAtGaps(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []store.Heard
@@ -238,5 +265,5 @@ func (s *Store) Heard(ctx context.Context) ([]store.Heard, error) {
 		list = append(list, h)
 	}
 	slices.SortFunc(list, func(a, b store.Heard) int { return cmp.Compare(a.Collector, b.Collector) })
-	return list, ctx.Err()
+	return list, nil
 }

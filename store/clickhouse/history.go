@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -46,6 +47,9 @@ func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error
 
 // AppendBackfill implements [store.Store].
 func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
 	if g.ID == 0 || !s.hasGap(g.ID) {
 		return fmt.Errorf("store %s: back-filling gap %d, which is not stored: %w", s.place(), g.ID, store.ErrNotFound)
 	}
@@ -231,14 +235,18 @@ func (s *Store) wholeLog(ctx context.Context, first, last uint64) ([]logRow, err
 func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*ingest.Batch, error] {
 	return func(yield func(*ingest.Batch, error) bool) {
 		for after := position; ; {
-			st := s.current()
+			st, err := s.latest(ctx)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
 			after = max(after, st.dropped)
 			if after >= st.position {
 				return
 			}
 			page, err := s.wholeLog(ctx, after+1, min(after+pageLog, st.position))
 			if err != nil {
-				if s.current().dropped > after {
+				if now, failed := s.latest(ctx); failed == nil && now.dropped > after {
 					continue // dropped under our eyes
 				}
 				yield(nil, err)
@@ -301,6 +309,7 @@ type walk struct {
 	s      *Store
 	f      *batch.Filter
 	before store.Cursor
+	begun  bool
 	window uint64 // how many positions of updates are looked at next, where no prefix says where to look
 }
 
@@ -320,6 +329,12 @@ func (w *walk) step(ctx context.Context, limit int) (routes []store.Route, more 
 		return nil, false, err
 	}
 	st := w.s.current()
+	if !w.begun {
+		w.begun = true
+		if st, err = w.s.latest(ctx); err != nil {
+			return nil, false, err
+		}
+	}
 	top := min(w.top(), st.position)
 	if top == 0 {
 		return nil, false, nil
@@ -329,10 +344,11 @@ func (w *walk) step(ctx context.Context, limit int) (routes []store.Route, more 
 	}
 	low := max(st.expanded, top-min(top, pageLog))
 	page, err := w.s.readLog(ctx, low+1, top, fmt.Sprintf("rows > 0 AND max_time >= %d AND min_time < %d", w.f.From, w.f.To))
-	if w.s.current().dropped > low {
+	now, failed := w.s.latest(ctx)
+	if failed == nil && now.dropped > low {
 		return nil, true, nil // expanded and dropped meanwhile: it is in updates now
 	}
-	if err != nil {
+	if err = cmp.Or(err, failed); err != nil {
 		return nil, false, err
 	}
 	var reader batch.Reader
@@ -388,20 +404,17 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 	if w.f.Q.ASOnPath != 0 {
 		add("hasToken(as_path, '%d')", w.f.Q.ASOnPath)
 	}
-	if q := &w.f.Q; q.PeerASN != 0 || q.PeerIP.IsValid() || q.Collector != "" {
-		ids := w.s.peersLike(q)
-		if len(ids) == 0 {
-			return nil, false, nil
-		}
-		add("peer IN (%s)", strings.Join(ids, ","))
+	peers, none := w.s.peerCondition(&w.f.Q)
+	if none {
+		return nil, false, nil
 	}
+	where = append(where, peers...)
 	n := min(limit, pageRows)
 	err = w.s.rows(ctx, func(r api.Rows) error {
 		route, err := w.s.scanRoute(r)
 		routes = append(routes, route)
 		return err
-	}, fmt.Sprintf(`SELECT position, row, time, action, peer, afi, address, length, path_id, origin_asn, as_path, next_hop, communities, otc, backfilled
-		FROM updates WHERE %s ORDER BY position DESC, row DESC LIMIT 1 BY position, row LIMIT %d`, strings.Join(where, " AND "), n))
+	}, fmt.Sprintf(selectRoutes+` WHERE %s ORDER BY position DESC, row DESC LIMIT 1 BY position, row LIMIT %d`, strings.Join(where, " AND "), n))
 	switch {
 	case err != nil:
 		return nil, false, err
@@ -413,6 +426,10 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 	w.window *= 8
 	return routes, low > 0, nil
 }
+
+// selectRoutes is what scanRoute scans.
+const selectRoutes = `SELECT position, row, time, action, peer, afi, address, length, path_id, origin_asn, as_path, next_hop, communities, otc, backfilled
+	FROM updates`
 
 func (s *Store) scanRoute(r api.Rows) (store.Route, error) {
 	var t store.Route

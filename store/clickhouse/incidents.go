@@ -268,9 +268,13 @@ func (s *Store) events(ctx context.Context, query string, args ...any) ([]incide
 }
 
 // LastSequence implements [store.Store].
-func (s *Store) LastSequence(context.Context) (uint64, error) { return s.current().sequence, nil }
+func (s *Store) LastSequence(ctx context.Context) (uint64, error) {
+	st, err := s.latest(ctx)
+	return st.sequence, err
+}
 
-// WaitEvents implements [store.Store]. It waits for the writer's word, not by asking the server.
+// WaitEvents implements [store.Store]. It waits for the writer's word, not by asking the server; a Reader's
+// goroutine asks, for all who wait.
 func (s *Store) WaitEvents(ctx context.Context, after uint64) error {
 	for {
 		s.mu.Lock()

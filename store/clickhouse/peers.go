@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	api "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
@@ -18,9 +19,9 @@ type peers struct {
 	all []ingest.Peer // by number
 }
 
-func (s *Store) loadPeers(ctx context.Context) error {
-	s.peers.ids = make(map[ingest.Peer]uint32)
-	return s.rows(ctx, func(r api.Rows) error {
+func (s *Store) loadPeers(ctx context.Context) (peers, error) {
+	known := peers{ids: make(map[ingest.Peer]uint32)}
+	err := s.rows(ctx, func(r api.Rows) error {
 		var id uint32
 		var p ingest.Peer
 		var address string
@@ -35,13 +36,14 @@ func (s *Store) loadPeers(ctx context.Context) error {
 				return err
 			}
 		}
-		if int(id) != len(s.peers.all) {
-			return fmt.Errorf("there is no peer %d; restore the database from a copy, or choose another one", len(s.peers.all))
+		if int(id) != len(known.all) {
+			return fmt.Errorf("there is no peer %d; restore the database from a copy, or choose another one", len(known.all))
 		}
-		s.peers.ids[p] = id
-		s.peers.all = append(s.peers.all, p)
+		known.ids[p] = id
+		known.all = append(known.all, p)
 		return nil
 	}, `SELECT id, collector, address, asn, view FROM peers ORDER BY id, epoch DESC LIMIT 1 BY id`)
+	return known, err
 }
 
 // peer returns the peer with that number.
@@ -64,6 +66,15 @@ func (s *Store) peersLike(q *store.UpdateQuery) (ids []string) {
 		}
 	}
 	return ids
+}
+
+// peerCondition is what q asks of the peer, if it does, and whether there is none like that.
+func (s *Store) peerCondition(q *store.UpdateQuery) (where []string, none bool) {
+	if q.PeerASN == 0 && !q.PeerIP.IsValid() && q.Collector == "" {
+		return nil, false
+	}
+	ids := s.peersLike(q)
+	return []string{"peer IN (" + strings.Join(ids, ",") + ")"}, len(ids) == 0
 }
 
 // savePeers stores those that are new, before the first row that says their number. The caller holds expanding.

@@ -118,9 +118,8 @@ func migrate(ctx context.Context, conn driver.Conn, l layout, upTo int) error {
 	if err := conn.QueryRow(ctx, `SELECT max(version) FROM schema_versions`).Scan(&version); err != nil {
 		return err
 	}
-	if known := schemaVersion(); int(version) > known {
-		return fmt.Errorf("it has schema %d, written by a newer routevigil; this one knows up to %d: run the newer one, or choose another database",
-			version, known)
+	if int(version) > schemaVersion() {
+		return newerSchema(version)
 	}
 	for v := int(version) + 1; v <= upTo; v++ {
 		list, err := l.statements(v)
@@ -137,4 +136,9 @@ func migrate(ctx context.Context, conn driver.Conn, l layout, upTo int) error {
 		}
 	}
 	return nil
+}
+
+func newerSchema(version uint32) error {
+	return fmt.Errorf("it has schema %d, written by a newer routevigil; this one knows up to %d: run the newer one, or choose another database",
+		version, schemaVersion())
 }

@@ -31,7 +31,7 @@ func emptyDatabase(t *testing.T) (Configuration, *Store) {
 	t.Helper()
 	c := testConfiguration(t, clickhousetest.Shared(t))
 	dropDatabase(t, c)
-	conn, err := connect(t.Context(), c)
+	conn, err := connect(t.Context(), c, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestTLS(t *testing.T) {
 			tt.change(&c.TLS)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			conn, err := connect(ctx, c)
+			conn, err := connect(ctx, c, true)
 			if err == nil {
 				dropDatabase(t, Configuration{Addresses: []string{server}, Database: c.Database, Username: c.Username, QueryTimeout: c.QueryTimeout, QueryMemory: c.QueryMemory})
 				conn.Close()

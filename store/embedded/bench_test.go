@@ -186,6 +186,30 @@ func BenchmarkUpdates(b *testing.B) {
 			b.ReportMetric(float64(rows)/float64(b.N), "rows")
 		})
 	}
+	hours := store.ActivityQuery{From: first, To: first.Add(24 * time.Hour), Bucket: time.Hour}
+	for name, change := range map[string]func(*store.ActivityQuery){
+		"one origin by hour":    func(q *store.ActivityQuery) { q.OriginASN = 28_000 },
+		"top origins by hour":   func(q *store.ActivityQuery) { q.Origins = 10 },
+		"all by minute":         func(q *store.ActivityQuery) { q.Bucket, q.To = time.Minute, first.Add(time.Hour) },
+		"top origins by minute": func(q *store.ActivityQuery) { q.Bucket, q.To, q.Origins = time.Minute, first.Add(time.Hour), 10 },
+		"prefix by hour":        func(q *store.ActivityQuery) { q.Prefix = storetest.TrafficPrefix(3) },
+	} {
+		b.Run("activity of "+name, func(b *testing.B) {
+			q := hours
+			change(&q)
+			rows := uint64(0)
+			for b.Loop() {
+				list, err := s.Activity(b.Context(), q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, a := range list {
+					rows += a.Announcements + a.Withdrawals
+				}
+			}
+			b.ReportMetric(float64(rows)/float64(b.N), "counted")
+		})
+	}
 	for r, err := range s.Updates(b.Context(), store.UpdateQuery{Limit: 1}) {
 		if err != nil {
 			b.Fatal(err)
@@ -209,6 +233,58 @@ func BenchmarkUpdates(b *testing.B) {
 				b.ReportMetric(float64(routes)/float64(b.N), "routes")
 			})
 		}
+	}
+}
+
+// BenchmarkActivity asks the summaries of a day of a hundred million rows, in 13 parts of which each has 3 hours of
+// 40,000 origins; the rows themselves are not there, as they are not read.
+func BenchmarkActivity(b *testing.B) {
+	const parts, origins = 13, 40_000
+	s := benchmarkStore(b, b.TempDir())
+	first := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	size := func() (n int64) {
+		if err := s.read.QueryRowContext(b.Context(), "SELECT coalesce(sum(length(counts)), 0) FROM activity").Scan(&n); err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	zipf := rand.NewZipf(r, 1.2, 20, 1000)
+	for i := range parts {
+		p := &part{path: filepath.Join(s.cfg.Directory, partName(uint64(i), uint64(i))), first: uint64(i + 1), last: uint64(i + 1), rows: 8_000_000,
+			minKey: []byte{}, maxKey: []byte{}, minTime: first.Add(time.Duration(24*i/parts) * time.Hour).UnixMicro(), summary: newSummary()}
+		p.refs.Store(1)
+		for hour := range 3 {
+			for origin := range origins {
+				u := row{Time: p.minTime + int64(hour)*summaryUnit, OriginASN: int64(origin*7 + 1), Action: string(store.Announce)}
+				for range 1 + zipf.Uint64() {
+					p.summary.add(&u)
+				}
+				p.maxTime = u.Time
+			}
+		}
+		if err := s.relayout(b.Context(), p, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Logf("%d bytes of summaries", size())
+	for _, tt := range []struct {
+		name string
+		q    store.ActivityQuery
+	}{
+		{"one origin by hour", store.ActivityQuery{OriginASN: 7001}},
+		{"top origins by hour", store.ActivityQuery{Origins: 10}},
+		{"all by hour", store.ActivityQuery{}},
+	} {
+		tt.q.From, tt.q.To, tt.q.Bucket = first, first.Add(24*time.Hour), time.Hour
+		b.Run(tt.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if a, err := s.Activity(b.Context(), tt.q); err != nil || len(a) == 0 || len(a[0].Buckets) != 24 {
+					b.Fatal(len(a), err)
+				}
+			}
+		})
 	}
 }
 

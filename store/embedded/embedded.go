@@ -30,6 +30,9 @@
 // Positions only grow and parts cover disjoint ranges of them, below the tail. So a query walks
 // down: tail, newest part, next part. It holds no transaction and no lock while its consumer
 // thinks, and sealing between two steps cannot hide a row from it or show one twice.
+//
+// How much was said by time is counted without reading the rows where whole hours are asked for: a part comes with a
+// summary by hour and origin, which SQLite keeps beside the manifest.
 package embedded
 
 import (

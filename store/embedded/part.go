@@ -37,8 +37,8 @@ const (
 	partSuffix      = ".parquet"
 	temporarySuffix = ".tmp"
 
-	maxCandidates = 4096 // rows that one scan of a part holds
-	scanRows      = 1024 // rows looked at together
+	maxCandidates = 1 << 16 // rows that one scan of a part holds, some 400 bytes each; to get more it is scanned again
+	scanRows      = 1024    // rows looked at together
 )
 
 // sizes are what a part is made of. They differ only in tests.
@@ -154,6 +154,8 @@ type part struct {
 	minTime, maxTime int64 // event time, microseconds
 	receivedAt       int64 // wall clock of the newest batch, microseconds
 	minKey, maxKey   []byte
+	summed           bool     // the database has its summary
+	summary          *summary // to be stored with a new part; else nil
 
 	refs   atomic.Int32
 	doomed atomic.Bool
@@ -234,8 +236,8 @@ func isPart(root parquet.Node) bool {
 
 // loadParts reads the manifest.
 func loadParts(ctx context.Context, db *sql.DB, dir string) ([]*part, error) {
-	rows, err := db.QueryContext(ctx, `SELECT first_position, last_position, file, rows, bytes, min_time, max_time, received_at, min_key, max_key
-		FROM parts ORDER BY first_position`)
+	rows, err := db.QueryContext(ctx, `SELECT first_position, last_position, file, rows, bytes, min_time, max_time, received_at, min_key, max_key,
+		EXISTS (SELECT 1 FROM activity WHERE activity.first_position = parts.first_position) FROM parts ORDER BY first_position`)
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +246,7 @@ func loadParts(ctx context.Context, db *sql.DB, dir string) ([]*part, error) {
 	for rows.Next() {
 		p := &part{}
 		var file string
-		if err := rows.Scan(&p.first, &p.last, &file, &p.rows, &p.bytes, &p.minTime, &p.maxTime, &p.receivedAt, &p.minKey, &p.maxKey); err != nil {
+		if err := rows.Scan(&p.first, &p.last, &file, &p.rows, &p.bytes, &p.minTime, &p.maxTime, &p.receivedAt, &p.minKey, &p.maxKey, &p.summed); err != nil {
 			return nil, err
 		}
 		p.path = filepath.Join(dir, partsDirectory, file)
@@ -282,7 +284,7 @@ func (c *checksum) add(r *row) {
 // reference that the manifest will hold. The caller says what rows do not: first, last, receivedAt.
 func (z sizes) writePart(ctx context.Context, dir string, first, last uint64, receivedAt int64, rows iter.Seq2[*row, error]) (_ *part, err error) {
 	p := &part{path: filepath.Join(dir, partsDirectory, partName(first, last)), first: first, last: last, receivedAt: receivedAt,
-		minTime: math.MaxInt64, maxTime: math.MinInt64}
+		minTime: math.MaxInt64, maxTime: math.MinInt64, summary: newSummary()}
 	p.refs.Store(1)
 	var written checksum
 	err = writeFile(p.path, func(w io.Writer) error {
@@ -307,6 +309,7 @@ func (z sizes) writePart(ctx context.Context, dir string, first, last uint64, re
 			p.minTime, p.maxTime = min(p.minTime, r.Time), max(p.maxTime, r.Time)
 			p.rows++
 			written.add(r)
+			p.summary.add(r)
 			chunk = append(chunk, *r)
 			if len(chunk) == cap(chunk) {
 				if err := flush(); err != nil {
@@ -496,16 +499,23 @@ func locate(group parquet.RowGroup, ranges []keyRange) ([]rowRange, error) {
 
 // Positions of columns in the schema, in the order of row's fields.
 var (
-	columnKey       = columnNamed("prefix_key")
-	columnPosition  = columnNamed("position")
-	columnRow       = columnNamed("row")
-	columnTime      = columnNamed("time")
-	columnAction    = columnNamed("action")
-	columnCollector = columnNamed("collector")
-	columnPeerASN   = columnNamed("peer_asn")
-	columnPeerIP    = columnNamed("peer_ip")
-	columnASPath    = columnNamed("as_path")
-	columnOriginASN = columnNamed("origin_asn")
+	columnKey         = columnNamed("prefix_key")
+	columnPosition    = columnNamed("position")
+	columnRow         = columnNamed("row")
+	columnTime        = columnNamed("time")
+	columnPrefix      = columnNamed("prefix")
+	columnAction      = columnNamed("action")
+	columnCollector   = columnNamed("collector")
+	columnPeerASN     = columnNamed("peer_asn")
+	columnPeerIP      = columnNamed("peer_ip")
+	columnView        = columnNamed("view")
+	columnPathID      = columnNamed("path_id")
+	columnASPath      = columnNamed("as_path")
+	columnOriginASN   = columnNamed("origin_asn")
+	columnNextHop     = columnNamed("next_hop")
+	columnCommunities = columnNamed("communities")
+	columnOTC         = columnNamed("otc")
+	columnBackfilled  = columnNamed("backfilled")
 )
 
 func columnNamed(name string) int {
@@ -522,6 +532,7 @@ type column struct {
 	keep   func(parquet.Value) bool // what the filter wants of it; nil if nothing
 	pages  parquet.Pages
 	page   parquet.Page
+	first  int64 // row of the page's first value, for value
 	values parquet.ValueReader
 	buf    []parquet.Value
 }
@@ -593,11 +604,8 @@ func (c *column) search(from, to int64, ok func([]byte) bool) (int64, error) {
 	return from + int64(sort.Search(len(c.buf), func(i int) bool { return ok(c.buf[i].ByteArray()) })), nil
 }
 
-// scanGroup adds what matches in ranges to found, which keeps the newest limit.
-func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges []rowRange, f *filter, before store.Cursor, limit int, found *candidates) error {
-	chunks := group.ColumnChunks()
-	positions, rows := column{chunk: chunks[columnPosition]}, column{chunk: chunks[columnRow]}
-	columns := []*column{&positions, &rows}
+// conditions are the columns of a row group that decide what f wants of the rows that ranges of keys gave.
+func (f *filter) conditions(chunks []parquet.ColumnChunk) (columns []*column) {
 	want := func(index int, keep func(parquet.Value) bool) {
 		columns = append(columns, &column{chunk: chunks[index], keep: keep})
 	}
@@ -623,6 +631,22 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 	if f.From != math.MinInt64 || f.To != math.MaxInt64 {
 		want(columnTime, func(v parquet.Value) bool { return v.Int64() >= f.From && v.Int64() < f.To })
 	}
+	return columns
+}
+
+// kept tells whether row i of those read is wanted.
+func kept(conditions []*column, i int) bool {
+	for _, c := range conditions {
+		if !c.keep(c.buf[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// readColumns hands visit the rows of ranges, some at a time: n from row at on, whose values are in the columns' buffers
+// until it returns. It closes the columns.
+func readColumns(ctx context.Context, ranges []rowRange, columns []*column, visit func(at int64, n int) error) error {
 	defer func() {
 		for _, c := range columns {
 			c.close()
@@ -644,66 +668,159 @@ func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges [
 					return err
 				}
 			}
-		next:
-			for i := range n {
-				cur := store.Cursor{Position: uint64(positions.buf[i].Int64()), Row: int(rows.buf[i].Int32())}
-				if !batch.Before(cur, before) || len(*found) == limit && !batch.Before((*found)[0].cursor, cur) {
-					continue
-				}
-				for _, c := range columns[2:] {
-					if !c.keep(c.buf[i]) {
-						continue next
-					}
-				}
-				if len(*found) == limit {
-					(*found)[0] = candidate{cur, number, at + int64(i)}
-					heap.Fix(found, 0)
-				} else {
-					heap.Push(found, candidate{cur, number, at + int64(i)})
-				}
+			if err := visit(at, n); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// materialise reads the rows chosen, newest first.
+// scanGroup adds what matches in ranges to found, which keeps the newest limit.
+func scanGroup(ctx context.Context, group parquet.RowGroup, number int, ranges []rowRange, f *filter, before store.Cursor, limit int, found *candidates) error {
+	chunks := group.ColumnChunks()
+	positions, rows := &column{chunk: chunks[columnPosition]}, &column{chunk: chunks[columnRow]}
+	conditions := f.conditions(chunks)
+	return readColumns(ctx, ranges, append([]*column{positions, rows}, conditions...), func(at int64, n int) error {
+		for i := range n {
+			cur := store.Cursor{Position: uint64(positions.buf[i].Int64()), Row: int(rows.buf[i].Int32())}
+			if !batch.Before(cur, before) || len(*found) == limit && !batch.Before((*found)[0].cursor, cur) || !kept(conditions, i) {
+				continue
+			}
+			if len(*found) == limit {
+				(*found)[0] = candidate{cur, number, at + int64(i)}
+				heap.Fix(found, 0)
+			} else {
+				heap.Push(found, candidate{cur, number, at + int64(i)})
+			}
+		}
+		return nil
+	})
+}
+
+// materialise reads the rows chosen, newest first. It does so column by column, so that each page is decoded once however
+// many rows of it are wanted.
 func materialise(ctx context.Context, pf *parquet.File, found candidates) ([]store.Route, error) {
 	slices.SortFunc(found, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.index, b.index))
 	})
 	routes := make([]store.Route, 0, len(found))
-	one := make([]row, 1)
-	var reader *parquet.GenericReader[row]
-	defer func() {
-		if reader != nil {
-			reader.Close()
+	rows := make([]row, min(len(found), scanRows))
+	texts := make(map[string]string)
+	var columns []*column
+	shut := func() {
+		for _, c := range columns {
+			c.close()
 		}
-	}()
-	for i, c := range found {
+		columns = columns[:0]
+	}
+	defer func() { shut() }()
+	for rest := found; len(rest) > 0; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if i == 0 || c.group != found[i-1].group {
-			if reader != nil {
-				reader.Close()
+		group, n := rest[0].group, 1
+		for n < min(len(rest), len(rows)) && rest[n].group == group {
+			n++
+		}
+		if len(routes) == 0 || found[len(routes)-1].group != group {
+			shut()
+			for _, chunk := range pf.RowGroups()[group].ColumnChunks() {
+				columns = append(columns, &column{chunk: chunk})
 			}
-			reader = parquet.NewGenericRowGroupReader[row](pf.RowGroups()[c.group])
 		}
-		if i == 0 || c.group != found[i-1].group || c.index != found[i-1].index+1 {
-			if err := reader.SeekToRow(c.index); err != nil {
-				return nil, err
+		clear(rows[:n])
+		for number, c := range columns {
+			if number == columnKey {
+				continue // the prefix says it
+			}
+			for i := range rest[:n] {
+				v, err := c.value(rest[i].index)
+				if err != nil {
+					return nil, fmt.Errorf("row %d of row group %d: %w", rest[i].index, group, err)
+				}
+				rows[i].set(number, v, texts)
 			}
 		}
-		if n, err := reader.Read(one); n != 1 {
-			return nil, fmt.Errorf("row %d of row group %d: %w", c.index, c.group, cmp.Or(err, io.ErrUnexpectedEOF))
+		for i := range rows[:n] {
+			r, err := rows[i].route()
+			if err != nil {
+				return nil, fmt.Errorf("row %d of row group %d: %w", rest[i].index, group, err)
+			}
+			routes = append(routes, r)
 		}
-		r, err := one[0].route()
-		if err != nil {
-			return nil, fmt.Errorf("row %d of row group %d: %w", c.index, c.group, err)
-		}
-		routes = append(routes, r)
+		rest = rest[n:]
 	}
 	slices.SortFunc(routes, func(a, b store.Route) int { return batch.Compare(b.Cursor, a.Cursor) })
 	return routes, nil
+}
+
+// value reads one value; rows may only be asked for in ascending order. It is valid until the next call.
+func (c *column) value(row int64) (parquet.Value, error) {
+	if c.page == nil || row >= c.first+c.page.NumRows() {
+		if err := c.seek(row); err != nil {
+			return parquet.Value{}, err
+		}
+		page, err := c.pages.ReadPage()
+		if err == nil && page.NumRows() == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return parquet.Value{}, cmp.Or(err, io.ErrUnexpectedEOF)
+		}
+		c.page, c.first = page, row
+	}
+	c.buf = slices.Grow(c.buf[:0], 1)[:1]
+	n, err := c.page.Slice(row-c.first, row-c.first+1).Values().ReadValues(c.buf)
+	if n != 1 {
+		return parquet.Value{}, cmp.Or(err, io.ErrUnexpectedEOF)
+	}
+	return c.buf[0], nil
+}
+
+// set sets the field of the column of a number. Texts that repeat are kept once in texts.
+func (r *row) set(column int, v parquet.Value, texts map[string]string) {
+	text := func() string {
+		b := v.ByteArray()
+		known, ok := texts[string(b)]
+		if !ok {
+			known = string(b)
+			texts[known] = known
+		}
+		return known
+	}
+	switch column {
+	case columnPosition:
+		r.Position = v.Int64()
+	case columnRow:
+		r.Row = v.Int32()
+	case columnTime:
+		r.Time = v.Int64()
+	case columnPrefix:
+		r.Prefix = text()
+	case columnAction:
+		r.Action = text()
+	case columnCollector:
+		r.Collector = text()
+	case columnPeerASN:
+		r.PeerASN = v.Int64()
+	case columnPeerIP:
+		r.PeerIP = text()
+	case columnView:
+		r.View = text()
+	case columnPathID:
+		r.PathID = v.Int64()
+	case columnASPath:
+		r.ASPath = text()
+	case columnOriginASN:
+		r.OriginASN = v.Int64()
+	case columnNextHop:
+		r.NextHop = text()
+	case columnCommunities:
+		r.Communities = text()
+	case columnOTC:
+		r.OTC = v.Int64()
+	case columnBackfilled:
+		r.Backfilled = v.Boolean()
+	}
 }

@@ -260,7 +260,13 @@ func (s *Store) relayout(ctx context.Context, add *part, remove []*part, apply f
 		parts = append(parts, add)
 		slices.SortFunc(parts, func(a, b *part) int { return cmp.Compare(a.first, b.first) })
 	}
-	err := s.do(ctx, &request{layout: true, committed: func() { s.parts = parts }, apply: func(t *transaction) error {
+	committed := func() {
+		s.parts = parts
+		if add != nil {
+			add.summed, add.summary = add.summary.stored(), nil
+		}
+	}
+	err := s.do(ctx, &request{layout: true, committed: committed, apply: func(t *transaction) error {
 		for _, p := range remove {
 			if _, err := t.exec(`DELETE FROM parts WHERE first_position = ?`, p.first); err != nil {
 				return err
@@ -271,6 +277,9 @@ func (s *Store) relayout(ctx context.Context, add *part, remove []*part, apply f
 				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, p.first, p.last, filepath.Base(p.path), p.rows, p.bytes, p.minTime, p.maxTime, p.receivedAt,
 				p.minKey, p.maxKey)
 			if err != nil {
+				return err
+			}
+			if err := p.summary.store(t, p.first); err != nil {
 				return err
 			}
 		}

@@ -55,6 +55,7 @@ func Run(t *testing.T, h Harness) {
 		{"a cursor stays valid while history moves", testCursor},
 		{"wrong queries are refused", testWrongQueries},
 		{"the routes of a past moment match the model", testAsOf},
+		{"activity matches the model", testActivity},
 		{"what is back-filled is history and no input of detection", testBackfill},
 		{"gaps are kept as they were saved", testGaps},
 		{"events come back as they were", testEvents},

@@ -65,10 +65,7 @@ const lateness = time.Minute
 // It begins with table dumps if any are given, else with the last state of the detector that was kept before the
 // period, else it learns from the updates before it.
 func RunBacktest(ctx context.Context, c config.Config, o BacktestOptions, log *slog.Logger) (*Backtest, error) {
-	if c.Store.Kind != config.Embedded {
-		return nil, fmt.Errorf("store.kind is %s: a backtest reads the embedded store only", c.Store.Kind)
-	}
-	history, err := embedded.OpenReader(ctx, c.Store.Directory)
+	history, err := openHistory(ctx, c.Store, log)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +73,13 @@ func RunBacktest(ctx context.Context, c config.Config, o BacktestOptions, log *s
 		result: &Backtest{From: o.From.UTC(), To: o.To.UTC(), Basis: Basis{At: o.From.UTC(), Sources: []past.Source{}, Gaps: []string{}}}}
 	err = b.run(ctx)
 	return b.result, errors.Join(err, history.Close())
+}
+
+func openHistory(ctx context.Context, c config.Store, log *slog.Logger) (store.Reader, error) {
+	if c.Kind == config.ClickHouse {
+		return openClickHouse(ctx, c, log)
+	}
+	return embedded.OpenReader(ctx, c.Directory)
 }
 
 type backtester struct {

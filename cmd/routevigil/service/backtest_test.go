@@ -55,8 +55,14 @@ func (b *Backtest) about(t *testing.T, i int) compare.Difference {
 // What a service has found is found again by the same rules while it runs on, and other rules and watches give the
 // differences that they should.
 func TestBacktest(t *testing.T) {
+	t.Run("embedded", func(t *testing.T) { testBacktest(t, func(*config.Config) {}) })
+	t.Run("ClickHouse", func(t *testing.T) { testBacktest(t, func(c *config.Config) { onClickHouse(t, c) }) })
+}
+
+func testBacktest(t *testing.T, change func(*config.Config)) {
 	f := newFeed(t)
 	c := configuration(t, f.url())
+	change(&c)
 	c.Detect.MinPeers = 4
 	r := start(t, c)
 	r.whenReady(f)

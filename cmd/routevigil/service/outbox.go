@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/routevigil/routevigil/store"
 )
 
-// outbox makes the outboxes of several recorders one. Each has every message in its own store; one of them,
+// outbox makes the outboxes of several recorders and notifiers one. Each has every message in its own store; one of them,
 // whoever wrote the last claim into the topic "alerts", sends, and writes there what became of each. The
 // others note that, and when nothing was written for a while one of them claims. So a message is sent once, but
 // for one that was under way when its sender died or was thought dead: that is sent again, under the same
@@ -24,12 +25,14 @@ type outbox struct {
 	store    store.Store
 	cluster  *kafkabus.Cluster
 	takeover time.Duration
+	sends    bool // else it only notes what became of messages
 	log      *slog.Logger
-	name     string // of this recorder, at random
+	name     string // of this process, at random
 
 	mu      sync.Mutex
 	sending bool
 	early   map[string]store.Delivery // what became of messages that are not in the store yet, by key
+	purged  time.Time                 // when early was last looked through
 }
 
 // alertRecord is a message of the topic.
@@ -39,9 +42,9 @@ type alertRecord struct {
 	Delivery *store.Delivery `json:"delivery,omitempty"` // nil in a claim, and in a sign of life
 }
 
-func newOutbox(s store.Store, k *kafkabus.Cluster, takeover time.Duration, log *slog.Logger, registry prometheus.Registerer) *outbox {
-	o := &outbox{store: s, cluster: k, takeover: takeover, log: log, name: kafkabus.NewName(), early: map[string]store.Delivery{}}
-	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "routevigil_alerts_in_charge", Help: "1 where this recorder is the one that sends alerts, else 0."},
+func newOutbox(s store.Store, k *kafkabus.Cluster, takeover time.Duration, sends bool, log *slog.Logger, registry prometheus.Registerer) *outbox {
+	o := &outbox{store: s, cluster: k, takeover: takeover, sends: sends, log: log, name: kafkabus.NewName(), early: map[string]store.Delivery{}}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "routevigil_alerts_in_charge", Help: "1 where this process is the one that sends alerts, else 0."},
 		func() float64 {
 			if o.isSending() {
 				return 1
@@ -83,6 +86,7 @@ func (o *outbox) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case err != nil && !o.sends:
 		case err != nil: // silence
 			if err := o.write(ctx, alertRecord{Claim: true}); err != nil {
 				return err
@@ -95,7 +99,7 @@ func (o *outbox) run(ctx context.Context) error {
 	}
 }
 
-// live gives signs of life while this recorder sends.
+// live gives signs of life while this process sends.
 func (o *outbox) live(ctx context.Context) {
 	ticker := time.NewTicker(o.takeover / 4)
 	defer ticker.Stop()
@@ -107,7 +111,7 @@ func (o *outbox) live(ctx context.Context) {
 		}
 		if o.isSending() {
 			if err := o.write(ctx, alertRecord{}); err != nil && ctx.Err() == nil {
-				o.log.Warn("no sign of life could be given; another recorder may send alerts as well", "error", err)
+				o.log.Warn("no sign of life could be given; another one may send alerts as well", "error", err)
 			}
 		}
 	}
@@ -126,7 +130,7 @@ func (o *outbox) take(ctx context.Context, r kafkabus.Record) error {
 		now := o.sending
 		o.mu.Unlock()
 		if before != now {
-			o.log.Info("who sends alerts has changed", "this_recorder", now)
+			o.log.Info("who sends alerts has changed", "this_one", now)
 		}
 	}
 	if a.Delivery == nil || a.From == o.name {
@@ -141,7 +145,15 @@ func (o *outbox) note(ctx context.Context, d store.Delivery) error {
 	defer o.mu.Unlock()
 	err := untilStored(ctx, o.log, "noting what became of an alert", func() error { return o.store.UpdateDelivery(ctx, d) })
 	if errors.Is(err, store.ErrNotFound) {
-		o.early[d.Key] = d
+		now := time.Now()
+		expired := func(_ string, d store.Delivery) bool { return d.ExpiresAt.Before(now) } // which never gets into the store
+		if now.Sub(o.purged) >= time.Minute {
+			o.purged = now
+			maps.DeleteFunc(o.early, expired)
+		}
+		if !expired(d.Key, d) {
+			o.early[d.Key] = d
+		}
 		return nil
 	}
 	return err
@@ -176,7 +188,7 @@ func (o *outbox) DueDeliveries(ctx context.Context, receiver string, now time.Ti
 func (o *outbox) UpdateDelivery(ctx context.Context, d store.Delivery) error {
 	if d.State != store.Pending {
 		if err := o.write(ctx, alertRecord{Delivery: &d}); err != nil {
-			return fmt.Errorf("telling other recorders: %w", err)
+			return fmt.Errorf("telling the others: %w", err)
 		}
 	}
 	return o.store.UpdateDelivery(ctx, d)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/routevigil/routevigil/api"
 	"github.com/routevigil/routevigil/api/web"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
-	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/store"
@@ -25,7 +23,7 @@ import (
 
 // Recorder is the role record: it stores updates and incidents, with the messages that these cause, in a
 // store of its own, which no other recorder may write, and serves the API from there. Any number may run; each has everything, and one
-// of them sends the messages (see outbox).
+// of them sends the messages (see outbox), unless all leave that to the role notify.
 //
 // A step of Kafka's order is a batch of the store, at a position that follows from the step's number: so what
 // is stored says where to go on, and nothing is stored twice.
@@ -34,14 +32,13 @@ type Recorder struct {
 	store    store.Store
 	cluster  *kafkabus.Cluster
 	registry *prometheus.Registry
-	router   *alert.Router
 	outbox   *outbox
-	notifier *alert.Notifier
+	notifier *alert.Notifier // nil where others send
 	server   *api.Server
 
 	every     time.Duration // between checkpoints
 	progress  recorderState
-	incidents atomic.Int64 // offset of the next change to store
+	incidents *incidentRecorder
 	event     atomic.Int64 // watermark of the last step stored, microseconds
 	current   atomic.Pointer[kafkabus.Log]
 }
@@ -54,8 +51,9 @@ type recorderState struct {
 	Incidents int64              `json:"incidents"`
 }
 
-// NewRecorder opens the store, reaches the cluster and binds the address of the API; c must be valid.
-func NewRecorder(ctx context.Context, c config.Config, version string, log *slog.Logger) (_ *Recorder, err error) {
+// NewRecorder opens the store, reaches the cluster and binds the address of the API; c must be valid. With notify it sends
+// alerts, else it leaves that to others, of which it notes what they sent.
+func NewRecorder(ctx context.Context, c config.Config, notify bool, version string, log *slog.Logger) (_ *Recorder, err error) {
 	x := &Recorder{log: log.With("component", "record"), registry: newRegistry(), every: c.Kafka.Checkpoint}
 	receivers, err := alert.Receivers(c.Alert, version)
 	if err != nil {
@@ -67,9 +65,11 @@ func NewRecorder(ctx context.Context, c config.Config, version string, log *slog
 	if x.store, err = newStore(c.Store, log.With("component", "store"), x.registry); err != nil {
 		return nil, err
 	}
-	x.router = alert.NewRouter(receivers)
-	x.outbox = newOutbox(x.store, x.cluster, c.Kafka.Takeover, log.With("component", "alert"), x.registry)
-	x.notifier = alert.NewNotifier(receivers, x.outbox, x.registry, log.With("component", "alert"))
+	x.outbox = newOutbox(x.store, x.cluster, c.Kafka.Takeover, notify, log.With("component", "alert"), x.registry)
+	x.incidents = &incidentRecorder{log: x.log, store: x.store, cluster: x.cluster, router: alert.NewRouter(receivers), outbox: x.outbox}
+	if notify {
+		x.notifier = alert.NewNotifier(receivers, x.outbox, x.registry, log.With("component", "alert"))
+	}
 	x.server = api.New(c.API, api.Dependencies{Store: x.store, Health: x.health, Web: web.Handler(), Version: version,
 		Registerer: x.registry, Gatherer: x.registry, Logger: log.With("component", "api")})
 	if err := x.server.Listen(); err != nil {
@@ -105,15 +105,19 @@ func (x *Recorder) Run(ctx context.Context) error {
 	defer x.cluster.Close()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	if err := x.load(ctx); err != nil {
+	var err error
+	if x.progress, err = loadProgress(ctx, x.store); err != nil {
 		return err
 	}
+	x.incidents.next.Store(x.progress.Incidents)
 	background := newGroup(fail)
 	background.run("HTTP server", func() error { return x.server.Run(ctx) })
-	background.run("notifier", func() error { return x.notifier.Run(ctx) })
+	if x.notifier != nil {
+		background.run("notifier", func() error { return x.notifier.Run(ctx) })
+	}
 	background.run("alerts", func() error { return untilDone(ctx, x.outbox.run(ctx)) })
 	background.run("updates", func() error { return untilDone(ctx, x.recordUpdates(ctx)) })
-	background.run("incidents", func() error { return untilDone(ctx, x.recordIncidents(ctx)) })
+	background.run("incidents", func() error { return untilDone(ctx, x.incidents.run(ctx)) })
 	background.wait()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -129,20 +133,19 @@ func untilDone(ctx context.Context, err error) error {
 	return err
 }
 
-// load finds out where to go on.
-func (x *Recorder) load(ctx context.Context) error {
-	_, b, err := x.store.Checkpoint(ctx)
+// loadProgress finds out where to go on.
+func loadProgress(ctx context.Context, s store.Store) (st recorderState, err error) {
+	_, b, err := s.Checkpoint(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil
+		return st, nil
 	}
 	if err != nil {
-		return err
+		return st, err
 	}
-	if err := json.Unmarshal(b, &x.progress); err != nil {
-		return fmt.Errorf("the store's checkpoint is not a recorder's; is it the store of \"routevigil serve\"? Choose another store.directory: %w", err)
+	if err := json.Unmarshal(b, &st); err != nil {
+		return st, fmt.Errorf("the store's checkpoint is not a recorder's; is it the store of \"routevigil serve\"? Choose another store.directory: %w", err)
 	}
-	x.incidents.Store(x.progress.Incidents)
-	return nil
+	return st, nil
 }
 
 // recordUpdates stores steps, and begins at the oldest that there is where the next has been deleted already.
@@ -195,7 +198,7 @@ func (x *Recorder) recordSince(ctx context.Context, since *kafkabus.Position, me
 		if time.Since(saved) >= x.every {
 			saved = time.Now()
 			since := l.Position()
-			if err := x.save(ctx, recorderState{Position: position, Step: s.Number, Since: &since, Incidents: x.incidents.Load()}); err != nil {
+			if err := x.save(ctx, recorderState{Position: position, Step: s.Number, Since: &since, Incidents: x.incidents.next.Load()}); err != nil {
 				x.log.Error("saving how far was recorded failed; it is tried again", "error", err)
 			}
 		}
@@ -208,68 +211,6 @@ func (x *Recorder) save(ctx context.Context, st recorderState) error {
 		return err
 	}
 	return x.store.SaveCheckpoint(ctx, st.Position, b)
-}
-
-// recordIncidents stores changes in the order in which they were told.
-func (x *Recorder) recordIncidents(ctx context.Context) error {
-	for {
-		first, end, err := x.cluster.Bounds(ctx, kafkabus.IncidentsTopic, 0)
-		if err == nil {
-			err = x.cluster.Read(ctx, kafkabus.IncidentsTopic, 0, max(first, x.incidents.Load()), end, func(r kafkabus.Record) error { return x.recordChange(ctx, r) })
-			if err != nil {
-				return err
-			}
-			if end > x.incidents.Load() {
-				x.incidents.Store(end)
-			}
-		} else if ctx.Err() == nil {
-			x.log.Warn("Kafka does not answer", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(incidentsEvery):
-		}
-	}
-}
-
-// incidentsEvery is the time between looks for changes of incidents.
-const incidentsEvery = 200 * time.Millisecond
-
-func (x *Recorder) recordChange(ctx context.Context, r kafkabus.Record) error {
-	var ev incident.Event
-	if err := json.Unmarshal(r.Value, &ev); err != nil {
-		x.log.Error("a change of an incident is not understood and passed over", "offset", r.Offset, "error", err)
-		return nil
-	}
-	if known, err := alreadyStored(ctx, x.store, &ev); err != nil || known {
-		return err // of a detector that did not know yet that another had told it
-	}
-	last, err := x.store.LastSequence(ctx)
-	if err != nil {
-		return err
-	}
-	if ev.Sequence <= last { // as when the topic of incidents was made anew, and detectors began again
-		ev.Sequence = last + 1
-		ev.Incident.Sequence = ev.Sequence
-	}
-	events := []incident.Event{ev}
-	// As of the time of the event, so that they are the same in every recorder, and none is sent of what
-	// happened long before there was one.
-	deliveries, err := x.router.Route(events, ev.Time)
-	if err != nil {
-		return fmt.Errorf("writing alerts: %w", err)
-	}
-	now := time.Now()
-	deliveries = slices.DeleteFunc(deliveries, func(d store.Delivery) bool { return d.ExpiresAt.Before(now) })
-	err = untilStored(ctx, x.log, "committing incidents", func() error { return x.store.CommitEvents(ctx, events, deliveries) })
-	if err == nil {
-		err = x.outbox.committed(ctx, deliveries)
-	}
-	if err == nil {
-		x.incidents.Store(r.Offset + 1)
-	}
-	return err
 }
 
 // untilStored repeats a write for as long as the storage is unavailable.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -96,7 +97,7 @@ func writeRelationships(t testing.TB) string {
 }
 
 // role starts "routevigil NAME" as a process of its own.
-func role(t *testing.T, name string, c config.Config) *process {
+func role(t *testing.T, name string, c config.Config, flags ...string) *process {
 	t.Helper()
 	binary, err := program()
 	if err != nil {
@@ -115,7 +116,7 @@ func role(t *testing.T, name string, c config.Config) *process {
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{command: exec.Command(binary, name, "-c", file, "--log-level", "warn")}
+	p := &process{command: exec.Command(binary, append([]string{name, "-c", file, "--log-level", "warn"}, flags...)...)}
 	stderr, err := p.command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func (p *process) kill() {
 	p.wait()
 }
 
-// TestRolesKilled runs two collectors of one feed, two detectors and two recorders, each a process, has things
+// TestRolesKilled runs two collectors of one feed, two detectors, two recorders and two notifiers, each a process, has things
 // happen, and kills them meanwhile. In the end what is stored is what a detector finds that goes through
 // the whole of Kafka's log undisturbed; and every change was told once.
 func TestRolesKilled(t *testing.T) {
@@ -171,14 +172,18 @@ func TestRolesKilled(t *testing.T) {
 			return own
 		}
 		configurations := map[string]config.Config{}
-		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2"}
+		names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2", "notify 1", "notify 2"}
 		for _, name := range names {
-			configurations[name] = with(strings.HasPrefix(name, "record"))
+			configurations[name] = with(strings.HasPrefix(name, "record") || strings.HasPrefix(name, "notify"))
 		}
 		processes := map[string]*process{}
 		start := func(name string) {
 			command, _, _ := strings.Cut(name, " ")
-			processes[name] = role(t, command, configurations[name])
+			var flags []string
+			if command == "record" {
+				flags = []string{"--no-notify"}
+			}
+			processes[name] = role(t, command, configurations[name], flags...)
 		}
 		for _, name := range names {
 			start(name)
@@ -205,7 +210,7 @@ func TestRolesKilled(t *testing.T) {
 		const seed = 7
 		random := rand.New(rand.NewPCG(seed, 0))
 		t.Logf("seed %d", seed)
-		const cases = 8
+		const cases = 10
 		for i := range cases {
 			f.tell(hijack(i, 0, 6)...)
 			victimOf := names[random.IntN(len(names))]
@@ -247,7 +252,7 @@ func TestRolesKilled(t *testing.T) {
 		for _, name := range names {
 			processes[name].kill()
 		}
-		for _, name := range names[4:] {
+		for _, name := range names[4:6] {
 			compareWithUndisturbed(t, configurations[name], hook, cases)
 		}
 	})
@@ -270,7 +275,7 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 		t.Fatal(err)
 	}
 	x := Recorder{store: s}
-	if err := x.load(t.Context()); err != nil {
+	if x.progress, err = loadProgress(t.Context(), s); err != nil {
 		t.Fatalf("%v: %s", err, checkpoint)
 	}
 	until := x.progress.Step + stats.LastPosition - x.progress.Position
@@ -423,4 +428,36 @@ func TestOneOfTwoRecordersTells(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What became of messages that never come is not remembered for ever: those of receivers that only others have.
+func TestOutboxForgets(t *testing.T) {
+	c := config.Default().Store
+	c.Directory = t.TempDir()
+	s, err := embedded.Open(c.Embedded(), testLog(t), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	o := newOutbox(s, nil, time.Second, false, testLog(t), prometheus.NewRegistry())
+	note := func(key string, expires time.Time) {
+		t.Helper()
+		if err := o.note(t.Context(), store.Delivery{Key: key, State: store.Delivered, ExpiresAt: expires}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remembered := func(want ...string) {
+		t.Helper()
+		if got := slices.Sorted(maps.Keys(o.early)); !slices.Equal(got, want) {
+			t.Errorf("it remembers %v, want %v", got, want)
+		}
+	}
+	now := time.Now()
+	note("past", now.Add(-time.Second))
+	note("coming", now.Add(time.Hour))
+	remembered("coming")
+	o.early["coming"] = store.Delivery{Key: "coming", ExpiresAt: now.Add(-time.Second)} // an hour later
+	o.purged = now.Add(-time.Minute)
+	note("next", now.Add(time.Hour))
+	remembered("next")
 }
