@@ -404,12 +404,11 @@ func (e *Engine) FinishBaseline() {
 	e.flush()
 	e.shareLearned()
 	e.learn = false
-	e.peers.countActive()
-	need := e.cases.need()
+	need, full := e.cases.need(), len(e.fullFeed())
 	e.parallel(func(s *shard) {
 		s.warmSince, s.partial, s.need = e.clock, !e.dumped, need
 		for id, en := range s.table.all() {
-			s.takeAsNormal(id, e.remembers, e.clock)
+			s.takeAsNormal(id, e.remembers, full, e.clock)
 			s.table.history.Each(en.origins, func(o *origins.Pair) bool {
 				s.warmSince = max(s.warmSince, o.First())
 				return true
