@@ -372,6 +372,7 @@ func (e *Engine) LoadBaseline(next func() (*ingest.Update, error)) error {
 	for {
 		u, err := next()
 		if errors.Is(err, io.EOF) {
+			e.dumped = true // also where it has no row: then that is how things stood
 			e.FinishBaseline()
 			return nil
 		}
@@ -403,16 +404,19 @@ func (e *Engine) FinishBaseline() {
 	e.flush()
 	e.shareLearned()
 	e.learn = false
+	need, full := e.cases.need(), len(e.fullFeed())
 	e.parallel(func(s *shard) {
-		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
+		s.warmSince, s.partial, s.need = e.clock, !e.dumped, need
 		for id, en := range s.table.all() {
-			s.takeAsNormal(id, e.remembers, e.clock)
+			s.takeAsNormal(id, e.remembers, full, e.clock)
 			s.table.history.Each(en.origins, func(o *origins.Pair) bool {
 				s.warmSince = max(s.warmSince, o.First())
 				return true
 			})
 		}
+		s.learning = false
 	})
+	e.shareLearned()
 	for _, s := range e.shards { // one answer for all, whatever each has seen
 		for _, t := range e.shards {
 			s.warmSince = max(s.warmSince, t.warmSince)

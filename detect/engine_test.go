@@ -246,3 +246,29 @@ func BenchmarkRepeats(b *testing.B) {
 		})
 	}
 }
+
+// A table dump that was read and has no row says that nobody announced anything; no table dump says nothing.
+func TestTableDumpWithoutRows(t *testing.T) {
+	for _, dumped := range []bool{true, false} {
+		opened := 0
+		e := New(DefaultConfiguration(), Knowledge{}, func(ev incident.Event) {
+			if ev.Change == incident.Opened && ev.Incident.Kind == incident.Squatting {
+				opened++
+			}
+		})
+		if dumped {
+			if err := e.LoadBaseline(func() (*ingest.Update, error) { return nil, io.EOF }); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			e.FinishBaseline()
+		}
+		for _, u := range world(5, 1) {
+			e.Apply(&u)
+		}
+		e.Finish()
+		if want := map[bool]int{true: 1}[dumped]; opened != want {
+			t.Errorf("%d new networks were told, want %d (a dump was read: %t)", opened, want, dumped)
+		}
+	}
+}

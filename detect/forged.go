@@ -25,6 +25,13 @@ import (
 //     for this way;
 //   - an attestation (ASPA), or an aut-num of the registry where the holder alone can write, names the neighbours there are.
 //
+// Of an origin that is a stranger there is no true path to compare with. Somebody else made it up where
+//   - an AS of the path is seen to have another route;
+//   - behind it stand two, one behind the other, of whom nobody has ever heard: new networks come one at a time;
+//   - the holder's own number is on the path, as nobody helps to hijack himself (if it is not true after all, and a customer's).
+//
+// And who has just announced the prefix as his own, and now stands further on, is the suspect before those between.
+//
 // Where false alarms remain: a network that begins to sell transit and whose customers no data knows, or that has few and wins
 // one elsewhere; a new more-specific through a new upstream, as those have it done who move a part of their network or are
 // attacked (known scrubbing services are excused). And a forgery is missed where the suspect is a transit network of some size,
@@ -127,7 +134,7 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	}
 	if cover != nil {
 		v.kind, v.covering = incident.ForgedPathSubprefix, cover.prefix
-		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was never announced before, only %s", e.prefix, cover.prefix)
+		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was %s, only %s", e.prefix, s.knownBefore(e), cover.prefix)
 		switch {
 		case outside >= 2:
 			v.ledger.add("path.single_source", s.novelty(weightSingleSource), "table", "", "everybody has it by %s, and nobody reaches %s through AS%d", pathList(g.tail), cover.prefix, g.tail[outside])
@@ -144,6 +151,10 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 		s.weighHypergiant(v, weightHypergiantLink, "finds new neighbours every day", beneath, suspect)
 	} else {
 		s.weighNeverTransit(v, suspect)
+	}
+	if again := s.triedBefore(e, g.tail, suspect, usual); again != nil {
+		v.offender, v.next = again.Origin(), after(g.tail, again.Origin())
+		v.ledger.add("path.tried_before", weightTriedBefore, "history", s.baseline(), "AS%d announced %s as its own from %s on", again.Origin(), e.prefix, minute(again.First()))
 	}
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
@@ -187,6 +198,62 @@ func (s *shard) contradicted(e *entry, g *group) (denies, forger int) {
 		return i, i + 1
 	}
 	return 0, 0
+}
+
+// triedBefore returns the one nearest to suspect, on the collector's side of it, who has announced e as its own since watching
+// began, and is no usual origin; nil where there is none.
+func (s *shard) triedBefore(e *entry, tail []uint32, suspect uint32, usual []*origins.Pair) *origins.Pair {
+	for _, a := range tail[slices.Index(tail, suspect)+1:] {
+		if o := s.table.origin(e, a); o != nil && a != 0 && !o.MarkedUsual() && o.First() > s.warmSince && !hasOrigin(usual, a) {
+			return o
+		}
+	}
+	return nil
+}
+
+// holderBehind returns the usual origin that stands on a tail, behind which another one does; 0 where none stands there.
+func (s *shard) holderBehind(tail []uint32, origin uint32, usual []*origins.Pair) uint32 {
+	for _, a := range tail[slices.Index(tail, origin)+1:] {
+		if hasOrigin(usual, a) {
+			return a
+		}
+	}
+	return 0
+}
+
+// madeUp returns who seems to have written what stands behind him, two ASes at the least of which none was ever seen: the last one of
+// these, if there are more, or the AS before them, if he is none who wins new customers. 0 where there is nobody.
+func (s *shard) madeUp(tail []uint32, origin uint32) uint32 {
+	from := slices.Index(tail, origin)
+	at := from
+	for at < len(tail) && !s.seen(tail[at]) {
+		at++
+	}
+	switch n := at - from; {
+	case n >= 3:
+		return tail[at-1]
+	case n == 2 && at < len(tail) && s.implausible(tail[at], tail[at-1]):
+		return tail[at]
+	}
+	return 0
+}
+
+// seen reports that an AS was on some harmless path, or is in the relationships.
+func (s *shard) seen(asn uint32) bool {
+	return asn == 0 || s.links.known(asn) || s.know.Relationships.Degree(asn) > 0 ||
+		slices.ContainsFunc(s.peers.list, func(p peerInfo) bool { return p.ASN == asn })
+}
+
+// knownBefore tells how new a more-specific is.
+func (s *shard) knownBefore(e *entry) string {
+	text := "never announced before"
+	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+		if o.First() <= s.warmSince {
+			text = "known to hardly anybody before"
+		}
+		return o.First() > s.warmSince
+	})
+	return text
 }
 
 // manyLinks is the number of neighbours from which new ones are nothing to wonder at.

@@ -179,6 +179,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 		s.regained(e, id, u.Time)
 	}
 	switch {
+	case s.learning && u.Kind == ingest.RIB: // its links are learned when all of it is there, see takeAsNormal
 	case s.learning || u.Kind == ingest.RIB:
 		s.learnLinks(path)
 	case e.suspect || e.watched || !s.harmless(o, path):
