@@ -48,8 +48,8 @@ func faultSeed(t *testing.T) uint64 {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("for %s, drawn from %d; the same again: go test ./cmd/routevigil/service -run '^%s$' -faults %s -faults.seed %d -timeout 0 -v",
-		*faultsFor, seed, t.Name(), *faultsFor, seed)
+	t.Logf("for %s, drawn from %d; the same again: make faults FAULTS=%s SEED=%d",
+		*faultsFor, seed, *faultsFor, seed)
 	return seed
 }
 
@@ -424,19 +424,29 @@ func (x *trouble) report() {
 
 // TestFaults runs two collectors of one feed, two detectors, a recorder with ClickHouse and one with the embedded store,
 // two notifiers and the API, each a process, on a broker and a ClickHouse server of their own. While a known stream goes
-// through them, whatever the faults below do happens, at moments drawn from a seed. In the end
+// through them, up to three things at once are broken and mended, at moments drawn from a seed:
 //
-//   - every update that was said to a collector is on the bus, since one collector listens at any time;
+//   - kill -9 of each process, of the broker and of ClickHouse, which start again after a moment; a process that cannot reach
+//     what it needs when it starts is started until it can, and one that has started and ends by itself is an error;
+//   - SIGSTOP and SIGCONT of each (the tests' ClickHouse may end then, and is started again);
+//   - a full disk of the broker (which ends it), of ClickHouse, and of the processes that store something themselves;
+//   - the ways to the broker and to ClickHouse: connections cut in the middle, none to be had, or slow; and cuts of the feed;
+//   - ClickHouse that takes no inserts, because its tables are for reading only or have too many parts;
+//   - a broker that forgets every consumer group. There must be none, as all that is remembered of positions is in the stores.
+//
+// Never do both collectors suffer at once: as with any feed that does not repeat what it said, nobody would hear it. In the end
+//
+//   - every update that was said is on the bus;
 //   - every update that the bus acknowledged, that is of which each partition has its share, is in both stores exactly once, and
 //     nothing else is;
-//   - the changes of incidents in both stores are, octet for octet as JSON, those that a detector finds which reads the log from
-//     its beginning and is not disturbed;
+//   - the changes of incidents in both stores are, octet for octet as JSON, nothing excepted, those that a detector finds which
+//     reads the log from its beginning and is not disturbed;
 //   - a hijack of the stream has one incident, which is over; it may have none where it came and went while the bus did not work,
-//     so that nobody could see it in between: a few more come when all has been mended;
+//     so that nobody could see it in between: a few more come when all has been mended, and are seen;
 //   - the receiver was told of every change that deserves it, and of none under two idempotency keys.
 //
 // What no run can repeat is at which moment of a process's work a fault hits it. What is done, to whom, in which order and
-// for how long follows from the seed.
+// for how long follows from the seed, which is printed with the command that takes it: make faults FAULTS=30m SEED=7.
 func TestFaults(t *testing.T) {
 	clickhousetest.Shared(t)
 	seed := faultSeed(t)
