@@ -46,13 +46,16 @@ func kafkas(t *testing.T, f func(t *testing.T, address string)) {
 }
 
 // onKafka is a configuration on the small Internet, with topics of its own that are there.
-func onKafka(t testing.TB, address string, f *feed) config.Config {
+func onKafka(t testing.TB, address string, f *feed, change ...func(*config.Config)) config.Config {
 	t.Helper()
 	c := configuration(t, f.url())
 	// Given, because each detector infers them at a time of its own, which would show in the time of some changes.
 	c.Knowledge.Relationships = writeRelationships(t)
 	c.Kafka.Brokers, c.Kafka.Prefix, c.Kafka.Partitions = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano()), 4
 	c.Kafka.Takeover, c.Kafka.Checkpoint = 2*time.Second, 2*time.Second
+	for _, f := range change {
+		f(&c)
+	}
 	k, err := kafkabus.Connect(c.Kafka, testLog(t))
 	if err != nil {
 		t.Fatal(err)
