@@ -1,6 +1,7 @@
 # make demo        build everything and show it, without the Internet, on http://localhost:8480
 # make test        every test there is: Go, and the dashboard in a browser
 # make growth      how the detector's memory and time grow: detect/growth.svg and detect/GROWTH.md
+# make faults      what comes of servers, processes, disks and connections that fail all the time: FAULTS=30m SEED=7
 # make scorecard   how right the detector is: what it finds of events whose truth is known, what it says of what was none
 #
 # Needs Go and Node.js. The browser tests use Chromium, the race detector a C compiler.
@@ -12,11 +13,14 @@ WEB  := api/web
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # For each fuzz target.
 FUZZTIME ?= 10s
+# For how long make faults breaks things, and what it draws from: 0 is another seed each time, which is printed.
+FAULTS ?= 30m
+SEED ?= 0
 VERSION ?=
 
 export CGO_ENABLED = 0
 
-.PHONY: demo test build web lint race fuzz bench scorecard growth clean
+.PHONY: demo test build web lint race fuzz bench scorecard growth faults clean
 
 demo: build
 	./routevigil serve --demo
@@ -65,6 +69,10 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# A short one is part of make test. Needs what .ci/kafka and .ci/clickhouse need, and root, who may mount small disks.
+faults:
+	CI=true ROUTEVIGIL_TEST_CLICKHOUSE=own $(GO) test ./cmd/routevigil/service -run '^TestFaults' -v -count 1 -timeout 0 -faults $(FAULTS) -faults.seed $(SEED)
 
 # Fails while the detector misses something it is meant to reach. Real data are played where there are any.
 growth:

@@ -235,6 +235,52 @@ func TestServerPaused(t *testing.T) {
 	}
 }
 
+// Several batches at once are stored in their order, over the bounds of partitions too, beside those of others. Where the server
+// is away, none is; where another took the store over, none, and repeating is in vain.
+func TestAppendBatches(t *testing.T) {
+	c := testConfiguration(t, clickhousetest.Shared(t))
+	dropDatabase(t, c)
+	s := openStore(t, c)
+	const n = 3*logPartition/2 + 5
+	for i := 1; i <= n; {
+		var list []*ingest.Batch
+		for range 1 + rand.IntN(700) {
+			list = append(list, numbered(i+len(list)))
+		}
+		stored, position, err := s.AppendBatches(t.Context(), list)
+		if err != nil || stored != len(list) || position != uint64(i+len(list)-1) {
+			t.Fatalf("%d of %d are stored, up to %d: %v", stored, len(list), position, err)
+		}
+		i += len(list)
+		if i > n {
+			verify(t, s, i-1)
+		}
+	}
+	before := s.current().position
+	var others sync.WaitGroup
+	for w := range 8 {
+		others.Go(func() {
+			list := []*ingest.Batch{numbered(1), numbered(2), numbered(3)}
+			if stored, position, err := s.AppendBatches(t.Context(), list); err != nil || stored != 3 || position < before+3 {
+				t.Errorf("writer %d: %d, up to %d: %v", w, stored, position, err)
+			}
+		})
+	}
+	others.Wait()
+	if got := s.current().position; got != before+8*3 {
+		t.Errorf("the last position is %d, want %d", got, before+8*3)
+	}
+	second := openStore(t, c)
+	stored, _, err := s.AppendBatches(t.Context(), []*ingest.Batch{numbered(1), numbered(2)})
+	if stored != 0 || err == nil || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("%d are stored by who has been replaced: %v", stored, err)
+	}
+	stored, _, err = second.AppendBatches(t.Context(), nil)
+	if stored != 0 || err != nil {
+		t.Errorf("of nothing %d are stored: %v", stored, err)
+	}
+}
+
 // An append whose outcome was not known may be stored. What comes next takes its place.
 func TestDoubtfulAppend(t *testing.T) {
 	c := testConfiguration(t, clickhousetest.Shared(t))

@@ -36,6 +36,7 @@ type appending struct {
 	gap        *gap // changed in the same row
 	position   uint64
 	done       chan error
+	stored     bool // known to who waited for done
 }
 
 var encoders = sync.Pool{New: func() any { return batch.NewEncoder() }}
@@ -59,31 +60,74 @@ func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.G
 	return err
 }
 
+// AppendBatches is AppendBatch of one batch after the other, in fewer round trips: for who has several at once, and
+// would wait for the server once for each. It returns how many of them, from the first on, are stored, and the
+// position of the last of these; all, where there is no error.
+func (s *Store) AppendBatches(ctx context.Context, batches []*ingest.Batch) (stored int, position uint64, err error) {
+	var list []*appending
+	for _, b := range batches {
+		r, err := s.encode(b)
+		if err != nil {
+			return 0, 0, err
+		}
+		list = append(list, r)
+	}
+	err = s.hand(ctx, list)
+	for _, r := range list {
+		if !r.stored {
+			break
+		}
+		stored, position = stored+1, r.position
+	}
+	return stored, position, err
+}
+
 func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, g *gap) (uint64, error) {
+	r, err := s.encode(b)
+	if err != nil {
+		return 0, err
+	}
+	r.backfilled, r.gap = backfilled, g
+	if err := s.hand(ctx, []*appending{r}); err != nil {
+		return 0, err
+	}
+	return r.position, nil
+}
+
+func (s *Store) encode(b *ingest.Batch) (*appending, error) {
 	e := encoders.Get().(*batch.Encoder)
 	body, sum, err := e.Encode(nil, b)
 	encoders.Put(e)
 	if err != nil {
-		return 0, fmt.Errorf("store %s: %w", s.place(), err)
+		return nil, fmt.Errorf("store %s: %w", s.place(), err)
 	}
+	return &appending{body: body, watermark: int64(b.Watermark), sum: sum, done: make(chan error, 1)}, nil
+}
+
+// hand has the appender store a list, in its order, and nothing of it behind one that could not be stored.
+func (s *Store) hand(ctx context.Context, list []*appending) error {
 	if err := s.usable(ctx); err != nil {
-		return 0, err
+		return err
 	}
-	r := &appending{body: body, watermark: int64(b.Watermark), sum: sum, backfilled: backfilled, gap: g, done: make(chan error, 1)}
 	select {
-	case s.appends <- r:
+	case s.appends <- list:
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return ctx.Err()
 	case <-s.running.Done():
-		return 0, errClosed
+		return errClosed
 	}
-	if err := <-r.done; err != nil {
-		return 0, err
+	var failed error
+	for _, r := range list {
+		if err := <-r.done; err != nil {
+			failed = err
+			continue
+		}
+		r.stored = true
+		s.metrics.batches.Inc()
+		s.metrics.updates.Add(float64(r.sum.Updates))
+		s.metrics.bytes.Add(float64(len(r.body)))
 	}
-	s.metrics.batches.Inc()
-	s.metrics.updates.Add(float64(sum.Updates))
-	s.metrics.bytes.Add(float64(len(body)))
-	return r.position, nil
+	return failed
 }
 
 // appender stores what append hands it, until the store closes.
@@ -92,27 +136,35 @@ func (s *Store) appender() {
 	for {
 		group = group[:0]
 		select {
-		case r := <-s.appends:
-			group = append(group, r)
+		case list := <-s.appends:
+			group = append(group, list...)
 		case <-s.running.Done():
 			return
 		}
-		size := len(group[0].body)
+		size := 0
+		for _, r := range group {
+			size += len(r.body)
+		}
 	drain:
 		for len(group) < groupMax && size < groupBytes {
 			select {
-			case r := <-s.appends:
-				group = append(group, r)
-				size += len(r.body)
+			case list := <-s.appends:
+				group = append(group, list...)
+				for _, r := range list {
+					size += len(r.body)
+				}
 			default:
 				break drain
 			}
 		}
+		var err error
 		for rest := group; len(rest) > 0; {
 			// A block is of one partition: only then is it stored whole or not at all.
 			next := s.current().position + 1
 			n := min(len(rest), int(logPartition-next%logPartition))
-			err := s.commit(rest[:n], next)
+			if err == nil { // what follows on what is not stored may follow on it for a reason
+				err = s.commit(rest[:n], next)
+			}
 			for _, r := range rest[:n] {
 				r.done <- err
 			}

@@ -233,7 +233,7 @@ func (x *Detector) follow(ctx context.Context, l *kafkabus.Log) error {
 			}
 		}
 		x.leading.Store(s.Leading)
-		p.judge(&s.Batch)
+		p.judge(s.Current())
 		last = s.Number
 		if s.Leading {
 			if err := x.tell(ctx); err != nil {

@@ -12,22 +12,30 @@ import (
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 )
 
 // smallDisk puts the store of c on a file system of its own and returns what fills it up and what
 // makes room again.
 func smallDisk(t *testing.T, c *config.Config) (fill, free func()) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
-		t.Skipf("no file system can be mounted here: %v", err)
+	dir, fill, free := mountDisk(t, "64m")
+	c.Store.Directory = filepath.Join(dir, "store")
+	return fill, free
+}
+
+// mountDisk makes a file system of its own, and returns where it is, what fills it up and what makes room again.
+func mountDisk(t *testing.T, size string) (dir string, fill, free func()) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		bgptest.Missing(t, fmt.Sprintf("no file system can be mounted here: %v", err))
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
-	c.Store.Directory = filepath.Join(dir, "store")
 	ballast := filepath.Join(dir, "ballast")
 	fill = func() {
 		f, err := os.Create(ballast)
@@ -35,9 +43,10 @@ func smallDisk(t *testing.T, c *config.Config) (fill, free func()) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		block := make([]byte, 4096)
-		for err == nil {
-			_, err = f.Write(block)
+		for _, size := range []int{1 << 20, 4096} { // of blocks: most of it quickly, and then the rest
+			for err = nil; err == nil; {
+				_, err = f.Write(make([]byte, size))
+			}
 		}
 		if !strings.Contains(err.Error(), "no space left") {
 			t.Fatal(err)
@@ -48,7 +57,7 @@ func smallDisk(t *testing.T, c *config.Config) (fill, free func()) {
 			t.Fatal(err)
 		}
 	}
-	return fill, free
+	return dir, fill, free
 }
 
 // fullDisk fills the disk and tells of incidents until the service says that it cannot go on. It

@@ -180,21 +180,36 @@ func (f *feed) disconnect() {
 	}
 }
 
-// say sends one message, waiting for as long as a client does not read. It fails where nobody
-// listens, or somebody no longer does.
+// disconnectOne breaks the connection of one of those who listen.
+func (f *feed) disconnectOne() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.clients {
+		c.Close()
+		delete(f.clients, c)
+		return
+	}
+}
+
+// say sends one message to all, waiting for as long as one does not read. It fails where nobody took it.
 func (f *feed) say(kind int, text []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.clients) == 0 {
-		return io.ErrClosedPipe
-	}
+	err, taken := io.ErrClosedPipe, false
 	for c := range f.clients {
 		c.SetWriteDeadline(time.Now().Add(time.Minute))
-		if err := c.WriteMessage(kind, text); err != nil {
-			return err
+		if failed := c.WriteMessage(kind, text); failed != nil {
+			err = failed
+			c.Close()
+			delete(f.clients, c)
+		} else {
+			taken = true
 		}
 	}
-	return nil
+	if taken {
+		return nil
+	}
+	return err
 }
 
 // tell sends updates, each as one message.
@@ -217,9 +232,16 @@ func message(u *ingest.Update) []byte {
 		u.Time/1e6, u.Time%1e6, u.Peer.Addr, u.Peer.ASN, u.Peer.Collector, strings.ToUpper(hex.EncodeToString(wire)))
 }
 
-// background keeps saying what a quiet Internet says, every so often, until the test ends or stop
-// is called: routes that change their transit network and come back. It uses the prefixes of
-// attackers, which nothing else does.
+// churn is the i-th thing that a quiet Internet says: routes change their transit network and come back. It is about the
+// prefixes of attackers, which nothing else is.
+func churn(i int) ingest.Update {
+	n := attacker(i % networks)
+	u := route(i%sessions, n.prefix, n.asn)
+	u.Attrs.ASPath[0].ASNs[1] = transits[(i/networks)%len(transits)]
+	return u
+}
+
+// background keeps saying what a quiet Internet says, every so often, until the test ends or stop is called.
 func (f *feed) background(t testing.TB, every time.Duration) (stop func()) {
 	end := make(chan struct{})
 	var wg sync.WaitGroup
@@ -238,10 +260,7 @@ func (f *feed) background(t testing.TB, every time.Duration) (stop func()) {
 				return
 			default:
 			}
-			n := attacker(i % networks)
-			u := route(i%sessions, n.prefix, n.asn)
-			u.Attrs.ASPath[0].ASNs[1] = transits[(i/networks)%len(transits)]
-			f.tell(u) // who is away misses it, as with the real service
+			f.tell(churn(i)) // who is away misses it, as with the real service
 		}
 	})
 	stop = sync.OnceFunc(func() { close(end); wg.Wait() })

@@ -61,12 +61,18 @@ func (x *incidentRecorder) record(ctx context.Context, r kafkabus.Record) error 
 		x.log.Error("a change of an incident is not understood and passed over", "offset", r.Offset, "error", err)
 		return nil
 	}
-	if known, err := alreadyStored(ctx, x.store, &ev); err != nil || known {
-		return err // of a detector that did not know yet that another had told it
-	}
-	last, err := x.store.LastSequence(ctx)
-	if err != nil {
+	known, last := false, uint64(0)
+	err := untilStored(ctx, x.log, "looking for what is stored of an incident", func() (err error) {
+		if known, err = alreadyStored(ctx, x.store, &ev); err == nil && !known {
+			last, err = x.store.LastSequence(ctx)
+		}
+		if err != nil { // whatever it is: where it is for good, writing fails too and ends this
+			err = fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+		}
 		return err
+	})
+	if err != nil || known {
+		return err // known where it is of a detector that did not know yet that another had told it
 	}
 	if ev.Sequence <= last { // as when the topic of incidents was made anew, and detectors began again
 		ev.Sequence = last + 1

@@ -44,20 +44,17 @@ var program = sync.OnceValues(func() (string, error) {
 	return file, nil
 })
 
-// process is one life of "routevigil serve".
+// process is one life of "routevigil serve" or of a role.
 type process struct {
 	*client
 	command *exec.Cmd
 	errors  sync.WaitGroup // reads its standard error
+	wait    func() error   // waits for the end; it may be called again
 }
 
 // launch starts "routevigil serve" with a configuration that says what c does.
 func launch(t *testing.T, c config.Config) *process {
 	t.Helper()
-	binary, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	file := filepath.Join(t.TempDir(), "routevigil.yaml")
 	var text strings.Builder
 	fmt.Fprintf(&text, "archive: {broker: %q, ris: %q}\ningest:\n  backfill: {enabled: %t, interval: %s}\n", c.Archive.Broker, c.Archive.RIS,
@@ -75,43 +72,55 @@ func launch(t *testing.T, c config.Config) *process {
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{command: exec.Command(binary, "serve", "-c", file, "--log-level", "warn")}
-	stderr, err := p.command.StderrPipe()
+	p, err := begin(t, "serve", "serve", "-c", file, "--log-level", "warn")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+// begin starts the program, and returns when it listens, or has ended.
+func begin(t testing.TB, name string, arguments ...string) (*process, error) {
+	binary, err := program()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{command: exec.Command(binary, arguments...)}
+	p.wait = sync.OnceValue(func() error {
+		p.errors.Wait()
+		return p.command.Wait()
+	})
+	stderr, err := p.command.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := p.command.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	address := make(chan string, 1)
 	p.errors.Go(func() {
 		lines := bufio.NewScanner(stderr)
 		for lines.Scan() {
-			if _, url, ok := strings.Cut(lines.Text(), "dashboard and API on "); ok {
-				address <- url
+			if _, url, ok := strings.Cut(lines.Text(), " on http://"); ok {
+				host, _, _ := strings.Cut(url, "/")
+				address <- "http://" + host
 				continue
 			}
-			t.Log("serve: " + lines.Text())
+			t.Log(name + ": " + lines.Text())
 		}
 		close(address)
 		io.Copy(io.Discard, stderr)
 	})
-	url, ok := <-address
-	if !ok {
-		t.Fatalf("serve ended before it listened: %v", p.wait())
-	}
-	p.client = newClient(t, url)
 	t.Cleanup(func() {
 		p.command.Process.Kill() // fails where it has ended already, as it should
 		p.wait()
 	})
-	return p
-}
-
-// wait waits for the end; it may be called again.
-func (p *process) wait() error {
-	p.errors.Wait()
-	return p.command.Wait()
+	url, ok := <-address
+	if !ok {
+		return nil, fmt.Errorf("%s ended before it listened: %w", name, p.wait())
+	}
+	p.client = newClient(t, url)
+	return p, nil
 }
 
 // witness remembers what a client has seen of a service: none of that may be taken back.

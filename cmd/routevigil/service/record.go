@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -174,35 +176,112 @@ func (x *Recorder) recordSince(ctx context.Context, since *kafkabus.Position, me
 	defer l.Close()
 	x.current.Store(l)
 	defer x.current.Store(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	steps := make(chan recording, recordAhead)
+	var ended error
+	reading.Go(func() {
+		defer close(steps)
+		ended = x.read(ctx, l, steps)
+	})
 	position := stats.LastPosition
-	saved := time.Now()
-	for first := o.Since == nil; ; first = false {
+	first := o.Since == nil
+	for r := range steps {
+		list := []recording{r}
+		for updates := len(r.step.Updates); len(steps) > 0 && updates < recordTogether; updates += len(r.step.Updates) {
+			r = <-steps
+			list = append(list, r)
+		}
+		if first { // from now on a position of the store is a step
+			first = false
+			x.progress = recorderState{Position: position, Step: list[0].step.Number - 1, Since: &kafkabus.Position{Epoch: -1}}
+			if err := untilStored(ctx, x.log, "saving where the record begins", func() error { return x.save(ctx, x.progress) }); err != nil {
+				return err
+			}
+		}
+		if position, err = x.append(ctx, list, position); err != nil {
+			return err
+		}
+		last := list[len(list)-1]
+		x.event.Store(int64(last.step.Watermark))
+		for _, r := range slices.Backward(list) {
+			if r.since == nil {
+				continue
+			}
+			at := position - (last.step.Number - r.step.Number)
+			if err := x.save(ctx, recorderState{Position: at, Step: r.step.Number, Since: r.since, Incidents: x.incidents.next.Load()}); err != nil {
+				x.log.Error("saving how far was recorded failed; it is tried again", "error", err)
+			}
+			break
+		}
+	}
+	return ended
+}
+
+const (
+	recordAhead    = 16     // steps that are read before they can be stored
+	recordTogether = 16_384 // updates of steps that are stored in one go, but for those of the last
+)
+
+// recording is a step on its way into the store.
+type recording struct {
+	step  *kafkabus.Step
+	since *kafkabus.Position // now and then: where to go on after it
+}
+
+// read hands on steps until there are no more, and says why.
+func (x *Recorder) read(ctx context.Context, l *kafkabus.Log, to chan<- recording) error {
+	told := time.Now()
+	for {
 		s, err := l.Next(ctx)
 		if err != nil {
 			return err
 		}
-		if first { // from now on a position of the store is a step
-			x.progress = recorderState{Position: position, Step: s.Number - 1, Since: &kafkabus.Position{Epoch: -1}}
-			if err := x.save(ctx, x.progress); err != nil {
-				return err
-			}
-		}
-		err = untilStored(ctx, x.log, "recording updates", func() error {
-			position, err = x.store.AppendBatch(ctx, &s.Batch)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		x.event.Store(int64(s.Watermark))
-		if time.Since(saved) >= x.every {
-			saved = time.Now()
+		r := recording{step: s}
+		if time.Since(told) >= x.every {
+			told = time.Now()
 			since := l.Position()
-			if err := x.save(ctx, recorderState{Position: position, Step: s.Number, Since: &since, Incidents: x.incidents.next.Load()}); err != nil {
-				x.log.Error("saving how far was recorded failed; it is tried again", "error", err)
-			}
+			r.since = &since
+		}
+		select {
+		case to <- r:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
+}
+
+// append stores steps, each as a batch, until all are stored, and returns the position of the last.
+func (x *Recorder) append(ctx context.Context, list []recording, position uint64) (uint64, error) {
+	var batches []*ingest.Batch
+	for i := range list {
+		batches = append(batches, &list[i].step.Batch)
+	}
+	err := untilStored(ctx, x.log, "recording updates", func() (err error) {
+		if s, ok := x.store.(severalAppender); ok {
+			n, last, err := s.AppendBatches(ctx, batches)
+			if n > 0 {
+				batches, position = batches[n:], last
+			}
+			return err
+		}
+		for len(batches) > 0 && err == nil {
+			var p uint64
+			if p, err = x.store.AppendBatch(ctx, batches[0]); err == nil {
+				batches, position = batches[1:], p
+			}
+		}
+		return err
+	})
+	return position, err
+}
+
+// severalAppender is a store that takes several batches in little more time than one: detectors make more steps than
+// it takes batches one by one. See [clickhouse.Store.AppendBatches].
+type severalAppender interface {
+	AppendBatches(ctx context.Context, batches []*ingest.Batch) (stored int, position uint64, err error)
 }
 
 func (x *Recorder) save(ctx context.Context, st recorderState) error {

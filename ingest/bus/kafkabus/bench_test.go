@@ -206,5 +206,6 @@ func assembler(k *Cluster, window time.Duration) *Log {
 	c.c.Duplicates = window
 	l := &Log{k: &c, at: Position{Taken: map[uint64]uint64{}}, pending: map[roundKey]*round{}, decoders: make([]wire.Decoder, 1), dup: duplicates{window: window}}
 	l.duplicate = prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})
+	l.superseded = l.duplicate
 	return l
 }

@@ -316,6 +316,133 @@ func TestDuplicates(t *testing.T) {
 	})
 }
 
+// What the first step of all says is known to a follower that begins in the middle, too.
+func TestDuplicatesOfTheFirstStep(t *testing.T) {
+	brokers(t, func(t *testing.T, address string) {
+		k := cluster(t, address)
+		a, b := k.NewWriter(nil), k.NewWriter(nil)
+		write(t, a, withdrawal(1))
+		lead := follow(t, k, LogOptions{Candidate: true})
+		if s := next(t, lead, func(s *Step) bool { return s.Leading }); s.Number != 1 || !slices.Equal(numbers(s.Updates), []int{1}) {
+			t.Fatalf("step %d has %v", s.Number, numbers(s.Updates))
+		}
+		middle := lead.Position()
+		write(t, b, withdrawal(1), withdrawal(2))
+		last := next(t, lead, func(s *Step) bool { return len(s.Updates) > 0 })
+		for name, l := range map[string]*Log{"the one in charge": nil, "a follower": follow(t, k, LogOptions{Since: &middle, After: 1})} {
+			s := last
+			if l != nil {
+				s = next(t, l, func(s *Step) bool { return len(s.Updates) > 0 })
+			}
+			if !slices.Equal(numbers(s.Updates), []int{2}) {
+				t.Errorf("%s: %v", name, numbers(s.Updates))
+			}
+		}
+	})
+}
+
+// What one of two collectors of a feed had kept back, when the other has told what came after it, is history: all get it, and
+// who keeps the state of routes is told what of it comes too late. A follower that begins in the middle says the same.
+func TestLate(t *testing.T) {
+	brokers(t, func(t *testing.T, address string) {
+		k := cluster(t, address)
+		lead := follow(t, k, LogOptions{Candidate: true})
+		next(t, lead, func(s *Step) bool { return s.Leading })
+		ahead, behind := k.NewWriter(nil), k.NewWriter(nil)
+		const t0 = ingest.Time(1_000_000)
+		say := func(at ingest.Time, peer int, announce bool, prefixes ...int) ingest.Update {
+			u := ingest.Update{Time: t0 + at, Peer: ingest.Peer{Collector: "rrc00", Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(peer)}), ASN: 64500 + uint32(peer)}}
+			list := &u.Withdrawn
+			if announce {
+				list = &u.Announced
+				u.Attrs = bgp.Attributes{Has: bgp.HasOrigin | bgp.HasASPath, ASPath: bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{u.Peer.ASN, 65000}}}}
+			}
+			for _, n := range prefixes { // all in one partition
+				*list = append(*list, bgp.NLRI{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 24)})
+			}
+			return u
+		}
+		text := func(updates []ingest.Update) (list []string) {
+			for _, u := range updates {
+				list = append(list, fmt.Sprint(int(u.Time-t0), u.Peer.ASN, u.Kind, u.Withdrawn, u.Announced))
+			}
+			return list
+		}
+		both := func(s *Step) string { return fmt.Sprint(text(s.Updates), text(s.Current().Updates)) }
+		steps := map[uint64]string{}
+		step := func(w *Writer, updates ...ingest.Update) *Step {
+			write(t, w, updates...)
+			s := next(t, lead, func(s *Step) bool { return len(s.Updates) > 0 })
+			steps[s.Number] = both(s)
+			return s
+		}
+		down := say(30, 3, false)
+		down.Kind = ingest.PeerDown
+		step(ahead, say(10, 1, false, 1), say(20, 2, true, 2), down)
+		middle, after := lead.Position(), lead.at.Number
+		s := step(behind,
+			say(5, 1, true, 1, 2),  // of 1 it came too late
+			say(10, 1, false, 1),   // a duplicate
+			say(19, 2, true, 2),    // too late as a whole
+			say(20, 2, true, 2),    // a duplicate
+			say(20, 2, false, 2),   // under the same stamp: in time
+			say(29, 3, true, 3),    // of a session that has ended since
+			say(31, 3, true, 3, 4), // of the next one
+			say(30, 3, true, 3))    // its own order counts
+		wantAll := text([]ingest.Update{say(5, 1, true, 2), say(5, 1, true, 1), say(19, 2, true, 2), say(20, 2, false, 2), say(29, 3, true, 3), say(31, 3, true, 3, 4), say(30, 3, true, 3)})
+		wantNow := text([]ingest.Update{say(5, 1, true, 2), say(20, 2, false, 2), say(31, 3, true, 3, 4), say(30, 3, true, 3)})
+		if got := text(s.Updates); !slices.Equal(got, wantAll) {
+			t.Errorf("the step has\n%s, want\n%s", strings.Join(got, "\n"), strings.Join(wantAll, "\n"))
+		}
+		if got := text(s.Current().Updates); !slices.Equal(got, wantNow) {
+			t.Errorf("current is\n%s, want\n%s", strings.Join(got, "\n"), strings.Join(wantNow, "\n"))
+		}
+		if s = step(ahead, say(1, 9, true, 1)); len(s.Late) > 0 {
+			t.Error("what nobody has said anything of comes too late")
+		}
+		for name, o := range map[string]LogOptions{"from the start": {}, "from the middle": {Since: &middle, After: after}} {
+			l := follow(t, k, o)
+			for {
+				got := next(t, l, func(*Step) bool { return true })
+				if want := steps[got.Number]; len(got.Updates) > 0 && both(got) != want {
+					t.Errorf("%s: step %d is %s, want %s", name, got.Number, both(got), want)
+				}
+				if got.Number == s.Number {
+					break
+				}
+			}
+		}
+	})
+}
+
+// After the window nothing is remembered, and with an index there is the same as without.
+func TestLateForgets(t *testing.T) {
+	var l late
+	u := withdrawal(0)
+	older := func() bool {
+		x := withdrawal(0)
+		x.Time--
+		w, a := l.split(&x, 2)
+		return len(w)+len(a) > 0
+	}
+	for i := range ingest.Time(3) {
+		l.note(&u, 1, i)
+	}
+	if !older() || l.index == nil {
+		t.Error("what is known to be newer is not found")
+	}
+	l.note(&u, 1, 3)
+	for i := range ingest.Time(4) {
+		if !older() {
+			t.Errorf("forgotten after %d of 4 steps", i)
+		}
+		l.forget(func(step ingest.Time) bool { return step <= i })
+	}
+	if older() || len(l.known)+len(l.index)+len(l.newest) > 0 {
+		t.Errorf("%d, %d, %d are remembered", len(l.known), len(l.index), len(l.newest))
+	}
+}
+
 // What is written twice counts once, and what a writer did not finish does not hold up others.
 func TestUnfinishedAndRepeatedRounds(t *testing.T) {
 	brokers(t, func(t *testing.T, address string) {

@@ -56,9 +56,28 @@ type Position struct {
 type Step struct {
 	ingest.Batch
 	Number uint64
+	// Late are indexes, ascending, of updates that are history only: another collector had told already what came after. See
+	// [Step.Current].
+	Late []int
 	// Leading says that this process wrote the step into the order. Otherwise whatever the steps before
 	// caused has been made durable by whoever did.
 	Leading bool
+}
+
+// Current is the batch without what came too late for whoever keeps the state of routes.
+func (s *Step) Current() *ingest.Batch {
+	if len(s.Late) == 0 {
+		return &s.Batch
+	}
+	b := s.Batch
+	b.Updates = nil
+	from := 0
+	for _, i := range s.Late {
+		b.Updates = append(b.Updates, s.Updates[from:i]...)
+		from = i + 1
+	}
+	b.Updates = append(b.Updates, s.Updates[from:]...)
+	return &b
 }
 
 // ErrLost is wrapped by errors of Next where the cluster no longer has what the order says comes next.
@@ -97,11 +116,12 @@ type Log struct {
 	ahead    int        // octets in pending
 	decoders []wire.Decoder
 	dup      duplicates
+	late     late
 
 	mu       sync.Mutex
 	caughtUp bool
 
-	malformed, abandoned, duplicate prometheus.Counter
+	malformed, abandoned, duplicate, superseded prometheus.Counter
 }
 
 // part is what is read of a partition.
@@ -131,8 +151,9 @@ func (k *Cluster) Follow(o LogOptions) (*Log, error) {
 	l.malformed = counter("routevigil_kafka_frames_malformed_total", "Frames of which something could not be decoded and is passed over.")
 	l.abandoned = counter("routevigil_kafka_rounds_abandoned_total", "Rounds dropped because their writer did not finish them.")
 	l.duplicate = counter("routevigil_kafka_duplicates_total", "Updates passed over because another collector had said the same.")
+	l.superseded = counter("routevigil_kafka_late_total", "Updates, or parts of them, that are history only, because another collector had told already what came after them.")
 	if o.Metrics != nil {
-		o.Metrics.MustRegister(l.malformed, l.abandoned, l.duplicate)
+		o.Metrics.MustRegister(l.malformed, l.abandoned, l.duplicate, l.superseded)
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	offset := kafka.FirstOffset
@@ -144,6 +165,9 @@ func (k *Cluster) Follow(o LogOptions) (*Log, error) {
 				return nil, err
 			}
 		}
+	}
+	if k.c.Duplicates > 0 {
+		l.marks = append(l.marks, l.here()) // what the first step says may be said again
 	}
 	l.order = k.reader(orderTopic, 0, offset)
 	return l, nil
@@ -364,6 +388,9 @@ func (l *Log) follow(ctx context.Context) (*Step, error) {
 	}
 	if l.at.Number > 0 && e.Number != l.at.Number+1 {
 		return nil, fmt.Errorf("step %d of the order follows %d: %w", e.Number, l.at.Number, ErrLost)
+	}
+	if l.at.Number == 0 && l.o.After > 0 && e.Number > l.o.After+1 {
+		return nil, fmt.Errorf("the oldest step of the order is %d, and %d is the next to go on with: %w", e.Number, l.o.After+1, ErrLost)
 	}
 	if len(e.From) != l.k.partitions {
 		return nil, fmt.Errorf("kafka: step %d of the order is of %d partitions, and there are %d", e.Number, len(e.From), l.k.partitions)
@@ -600,7 +627,7 @@ func (l *Log) abandon() {
 
 // step makes the batch of an entry whose rounds are complete.
 func (l *Log) step(e *entry) *Step {
-	var b bus.Builder
+	var b assembly
 	updates := 0
 	for _, key := range e.Rounds {
 		updates += l.pending[key].updates
@@ -611,14 +638,29 @@ func (l *Log) step(e *entry) *Step {
 		l.at.Taken[key.Writer] = key.Round
 		l.drop(key)
 	}
-	l.dup.forget(e.Watermark)
+	if w := l.dup.window; w > 0 {
+		l.dup.forget(e.Watermark)
+		l.late.forget(func(step ingest.Time) bool { return e.Watermark.Sub(step) > w })
+	}
 	l.at.Number, l.at.Watermark = e.Number, e.Watermark
 	l.mark()
-	return &Step{Batch: b.Batch(e.Watermark), Number: e.Number}
+	return &Step{Batch: b.Batch(e.Watermark), Number: e.Number, Late: b.late}
+}
+
+// assembly is the batch of a step that is being made.
+type assembly struct {
+	bus.Builder
+	n    int // updates added
+	late []int
+}
+
+func (b *assembly) add(u *ingest.Update) {
+	b.Builder.Add(u)
+	b.n++
 }
 
 // assemble brings the frames of a round back into the order in which the writer was told.
-func (l *Log) assemble(b *bus.Builder, key roundKey, now ingest.Time) {
+func (l *Log) assemble(b *assembly, key roundKey, now ingest.Time) {
 	r := l.pending[key]
 	type head struct {
 		index  uint64
@@ -658,12 +700,33 @@ func (l *Log) assemble(b *bus.Builder, key roundKey, now ingest.Time) {
 		again := isSession && session && h.index == last // it is in every partition
 		session, last = isSession, h.index
 		if !again {
-			if l.dup.window > 0 && l.dup.seen(l.decoders[least].Digest(), key.Writer, now) {
+			switch {
+			case l.dup.window == 0:
+				b.add(h.update)
+			case l.dup.seen(l.decoders[least].Digest(), key.Writer, now):
 				l.duplicate.Inc()
-			} else {
-				b.Add(h.update)
+			default:
+				l.put(b, h.update, key.Writer, now)
 			}
 		}
 		advance(least)
 	}
+}
+
+// put adds u, and apart from the rest what of it comes too late.
+func (l *Log) put(b *assembly, u *ingest.Update, writer uint64, now ingest.Time) {
+	withdrawn, announced := l.late.split(u, writer)
+	if len(withdrawn)+len(announced) == 0 {
+		l.late.note(u, writer, now)
+		b.add(u)
+		return
+	}
+	l.superseded.Inc()
+	if len(u.Withdrawn)+len(u.Announced) > 0 {
+		l.late.note(u, writer, now)
+		b.add(u)
+	}
+	u.Withdrawn, u.Announced = withdrawn, announced
+	b.late = append(b.late, b.n)
+	b.add(u)
 }
