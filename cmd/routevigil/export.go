@@ -22,7 +22,8 @@ type ExportCmd struct {
 func (ExportCmd) Help() string {
 	return `Writes the updates of a period, the incidents that were under way in it with their evidence and every change of them, and the gaps of feeds, as the
 store has them (section store of the configuration), embedded or ClickHouse. The service may be running. Updates are Parquet files, which DuckDB,
-ClickHouse and pandas open, the rest is JSON lines (gzip), and manifest.json says what there is, with checksums. "routevigil import" takes it into
+ClickHouse and pandas open, the rest is JSON lines (gzip), and manifest.json says what there is, with checksums. What verdicts of the
+period were compared with (VRPs, registries and more, as far as knowledge.past has them) goes along as it is kept. "routevigil import" takes it into
 another store. Alerts are not part of it.`
 }
 

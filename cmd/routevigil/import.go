@@ -31,11 +31,14 @@ func (c ImportCmd) Run(g *Globals) error {
 	}
 	var done, total atomic.Int64
 	stop := showProgress(g.Stderr, "importing", func() (int64, int64) { return done.Load(), total.Load() })
-	r, err := service.Import(g.Context, cfg, c.Dir, move.ImportOptions{Overlap: c.Overlap, NoIncidents: c.NoIncidents,
+	r, kept, err := service.Import(g.Context, cfg, c.Dir, move.ImportOptions{Overlap: c.Overlap, NoIncidents: c.NoIncidents,
 		Progress: func(n, of int64) { done.Store(n); total.Store(of) }}, g.Log)
 	stop()
 	if err != nil {
 		return err
+	}
+	for _, folder := range kept {
+		fmt.Fprintf(g.Stderr, "routevigil: %s has a record of its own of what was in use; that of the export is left out\n", folder)
 	}
 	m := r.Manifest
 	_, err = fmt.Fprintf(g.Stdout, "%s: %d updates, %d changes of incidents, %d gaps added (of %d, %d, %d; the others were there)\n", c.Dir, r.Updates, r.Events, r.Gaps,

@@ -231,6 +231,9 @@ func (x *exporter) knowledge(ctx context.Context) error {
 			return err
 		}
 		in, err := os.Open(x.options.Knowledge[name])
+		if errors.Is(err, os.ErrNotExist) {
+			continue // dropped meanwhile
+		}
 		if err != nil {
 			return err
 		}
