@@ -79,7 +79,7 @@ func checkSchema(ctx context.Context, conn api.Conn) error {
 		return err
 	}
 	if there == 0 {
-		return errMissing
+		return ErrMissing
 	}
 	var version uint32
 	if err := conn.QueryRow(ctx, `SELECT max(version) FROM schema_versions`).Scan(&version); err != nil {
@@ -156,7 +156,7 @@ func (s *Store) lookNow(ctx context.Context) error {
 		valid := fmt.Sprintf("(epoch >= %d OR position < %d)", l.epoch, l.first)
 		err := s.rows(ctx, func(r api.Rows) error {
 			return r.Scan(&st.position, &newest, &st.checkpoint, &st.sequence, &st.expanded, &st.dropped)
-		}, `SELECT (SELECT max(position) FROM batches WHERE `+valid+`), (SELECT max(watermark) FROM batches WHERE NOT backfilled AND `+valid+`),
+		}, `SELECT (SELECT max(position) FROM batches WHERE `+valid+`), (SELECT max(watermark) FROM batches WHERE NOT backfilled AND NOT imported AND `+valid+`),
 			(SELECT max(position) FROM checkpoints WHERE piece = 0), (SELECT max(sequence) FROM journal WHERE entry = 'event'),
 			(SELECT max(value) FROM marks WHERE name = 'expanded'), (SELECT max(value) FROM marks WHERE name = 'dropped')`)
 		if err != nil {

@@ -86,10 +86,19 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 
 // AppendBackfill implements [store.Store].
 func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error {
+	return s.appendWithGap(ctx, b, kind{backfilled: true}, g)
+}
+
+// AppendImport implements [store.Store].
+func (s *Store) AppendImport(ctx context.Context, b *ingest.Batch, backfilled bool, g *ingest.Gap) error {
+	return s.appendWithGap(ctx, b, kind{backfilled, true}, g)
+}
+
+func (s *Store) appendWithGap(ctx context.Context, b *ingest.Batch, k kind, g *ingest.Gap) error {
 	if g.ID == 0 {
 		return fmt.Errorf("store %s: back-filling a gap that is not stored: %w", s.cfg.Directory, store.ErrNotFound)
 	}
-	_, err := s.append(ctx, b, true, func(t *transaction) error {
+	_, err := s.append(ctx, b, k, func(t *transaction) error {
 		_, err := t.saveGap(*g)
 		return err
 	})

@@ -33,11 +33,14 @@ var encoders = sync.Pool{New: func() any { return &encoder{Encoder: batch.NewEnc
 
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
-	return s.append(ctx, b, false, func(*transaction) error { return nil })
+	return s.append(ctx, b, kind{}, func(*transaction) error { return nil })
 }
 
+// kind says how a batch came here, if not from a live feed.
+type kind struct{ backfilled, imported bool }
+
 // append stores b, and what with does in the same transaction.
-func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, with func(*transaction) error) (uint64, error) {
+func (s *Store) append(ctx context.Context, b *ingest.Batch, k kind, with func(*transaction) error) (uint64, error) {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	body, sum, err := e.Encode(e.body[:0], b)
@@ -55,8 +58,8 @@ func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, wi
 		}
 		t.state.tailBatches++
 		t.state.tailUpdates += int64(sum.Updates)
-		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body, backfilled) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			position, received, sum.Updates, sum.Rows, int64(sum.MinTime), int64(sum.MaxTime), body, backfilled)
+		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body, backfilled, imported) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			position, received, sum.Updates, sum.Rows, int64(sum.MinTime), int64(sum.MaxTime), body, k.backfilled, k.imported)
 		if err != nil {
 			return err
 		}
@@ -75,8 +78,8 @@ func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, wi
 type tailRow struct {
 	position   uint64
 	receivedAt int64
-	backfilled bool
-	body       []byte
+	kind
+	body []byte
 }
 
 // tail reads a page of batches: rest completes the query after "FROM batches".
@@ -84,7 +87,7 @@ func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, 
 	fail := func(err error) ([]tailRow, error) {
 		return nil, fmt.Errorf("store %s: reading history: %w", s.cfg.Directory, err)
 	}
-	rows, err := s.read.QueryContext(ctx, `SELECT position, received_at, backfilled, body FROM batches `+rest+fmt.Sprintf(` LIMIT %d`, pageBatches), args...)
+	rows, err := s.read.QueryContext(ctx, `SELECT position, received_at, backfilled, imported, body FROM batches `+rest+fmt.Sprintf(` LIMIT %d`, pageBatches), args...)
 	if err != nil {
 		return fail(err)
 	}
@@ -93,7 +96,7 @@ func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, 
 	size := 0
 	for size < pageBytes && rows.Next() {
 		var r tailRow
-		if err := rows.Scan(&r.position, &r.receivedAt, &r.backfilled, &r.body); err != nil {
+		if err := rows.Scan(&r.position, &r.receivedAt, &r.backfilled, &r.imported, &r.body); err != nil {
 			return fail(err)
 		}
 		size += len(r.body)
@@ -128,7 +131,7 @@ func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*in
 			}
 			for _, r := range page {
 				b := &ingest.Batch{}
-				if !r.backfilled {
+				if r.kind == (kind{}) {
 					b, err = batch.Decode(r.body)
 				}
 				if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/batch"
 )
@@ -119,6 +120,14 @@ func (r *Reader) Incidents(ctx context.Context, q store.IncidentQuery) ([]incide
 func (r *Reader) Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error) {
 	return r.s.Events(ctx, id, after, limit)
 }
+
+// Gaps implements [store.Reader].
+func (r *Reader) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]ingest.Gap, error) {
+	return r.s.Gaps(ctx, state, limit)
+}
+
+// Heard implements [store.Reader].
+func (r *Reader) Heard(ctx context.Context) ([]store.Heard, error) { return r.s.Heard(ctx) }
 
 // History implements [store.Reader]. Parts are sorted by prefix, so the rows of each that are asked for are sorted
 // anew in a file among the system's temporary ones, which has about the size that they have in the part.

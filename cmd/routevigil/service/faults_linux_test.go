@@ -590,7 +590,7 @@ func TestFaults(t *testing.T) {
 		return ""
 	})
 	t.Logf("%d routes were said and %d are on the bus; %d hijacks", len(s.said), len(want), s.cases)
-	quiet(t, members, want, hook)
+	settled(t, members, want, hook)
 	if groups > 0 {
 		t.Errorf("the broker knew %d groups, and nothing that can be forgotten should be in use", groups)
 	}
@@ -764,8 +764,8 @@ func whatHolds(t *testing.T, what func() string) {
 	t.Errorf("after %s still: %s", patience, missing)
 }
 
-// quiet waits until nothing is under way any more.
-func quiet(t *testing.T, members map[string]*member, rows map[string]bool, hook *receiver) {
+// settled waits until nothing is under way any more.
+func settled(t *testing.T, members map[string]*member, rows map[string]bool, hook *receiver) {
 	t.Helper()
 	last, still := "", 0
 	whatHolds(t, func() string {
