@@ -76,6 +76,9 @@ func TestForgedLinks(t *testing.T) {
 		"a part of it, by a network of some size":     {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link"},
 		"a part of it, by a scrubbing service":        {part, "3491 3223 36561", "", 0, ""},
 		"a part of it, by the usual provider":         {part, "3356 36561", "", 0, ""},
+		"a part of it, behind two unknown":            {part, "3491 200003 131701 131702", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.made_up"},
+		"a part of it, behind two unknown new ones":   {part, "3491 200004 131701 131702", incident.SubprefixHijack, 131702, "specific.never_seen"},
+		"the whole, behind two unknown":               {known, "3491 200003 131701 131702", incident.ForgedPath, 200003, "origin.never_seen path.made_up"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.ReplaceAll(strings.ReplaceAll(forgery, "PREFIX", c.prefix), "PATH", "PEER "+c.path)
