@@ -1,11 +1,14 @@
 package detect
 
 import (
+	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/origins"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
@@ -28,6 +31,8 @@ import (
 // Of an origin that is a stranger there is no true path to compare with. Somebody else made it up where
 //   - an AS of the path is seen to have another route;
 //   - behind it stand two, one behind the other, of whom nobody has ever heard: new networks come one at a time;
+//   - an origin that could have the addresses, being of their part of the world, is reached over a new link to another part, for a
+//     more-specific: who forges an origin takes one that nobody wonders at, and who has another's prefix uses the links he has;
 //   - the holder's own number is on the path, as nobody helps to hijack himself (if it is not true after all, and a customer's).
 //
 // And who has just announced the prefix as his own, and now stands further on, is the suspect before those between.
@@ -87,6 +92,12 @@ func customersWeight(n int, mean float64) float64 {
 func (s *shard) fewCustomers(asn uint32) bool {
 	n := s.know.Relationships.Customers(asn)
 	return n > 0 && s.sizesKnown() && float64(n*customerOdds) <= s.know.Relationships.MeanCustomers()
+}
+
+// manyCustomers reports that asn has so many customers, customerOdds times the mean, that one more is nothing to wonder at.
+func (s *shard) manyCustomers(asn uint32) bool {
+	n := s.know.Relationships.Customers(asn)
+	return n > 0 && s.sizesKnown() && float64(n) >= customerOdds*s.know.Relationships.MeanCustomers()
 }
 
 // sizesKnown reports that there are relationships enough to tell small networks from large ones by.
@@ -232,10 +243,34 @@ func (s *shard) madeUp(tail []uint32, origin uint32) uint32 {
 	switch n := at - from; {
 	case n >= 3:
 		return tail[at-1]
-	case n == 2 && at < len(tail) && s.implausible(tail[at], tail[at-1]):
+	case n == 2 && at < len(tail) && (s.implausible(tail[at], tail[at-1]) || s.sizesKnown() && !s.manyCustomers(tail[at])):
 		return tail[at]
 	}
 	return 0
+}
+
+// foreignWay returns the AS beside an origin that may have forged it: the two were never neighbours, and the origin is of the RIR of the
+// addresses but that AS of another, which is returned too. 0 where there is none, or where it is one that wins customers every day.
+func (s *shard) foreignWay(p netip.Prefix, tail []uint32, origin uint32) (voucher uint32, rir string) {
+	voucher = after(tail, origin)
+	at, rir := s.rirOfASN(origin), s.rirOfASN(voucher)
+	if at == "" || rir == "" || at == rir || s.rirOf(p) != at || s.linked(origin, voucher) {
+		return 0, ""
+	}
+	if _, scrubs := topology.Scrubbing(voucher); scrubs || s.manyCustomers(voucher) {
+		return 0, ""
+	}
+	return voucher, rir
+}
+
+// rirOfASN names the RIR of an AS number, by the statistics or else by IANA's blocks, or "".
+func (s *shard) rirOfASN(asn uint32) string {
+	return cmp.Or(s.know.Delegations.ASN(asn).Registry, registry.RIROfASN(asn))
+}
+
+// rirOf is rirOfASN for a prefix.
+func (s *shard) rirOf(p netip.Prefix) string {
+	return cmp.Or(s.know.Delegations.Prefix(p).Registry, registry.RIROf(p))
 }
 
 // seen reports that an AS was on some harmless path, or is in the relationships.

@@ -88,6 +88,9 @@ func TestForgedLinks(t *testing.T) {
 		"one that is smaller than its customer":    {other, "3491 200003 701", incident.ForgedPath, 200003, "path.new_link path.smaller path.far_apart", nil},
 		"of some size, and attested by nobody":     {known, "3491 200003 36561", incident.ForgedPath, 200003, "path.new_link aspa.no_provider", []uint32{3356}},
 		"of no size, and attested":                 {known, "3491 200001 36561", "", 0, "", []uint32{3356, 200001}},
+		"a part of it, behind two unknown":         {part, "3491 200003 131701 131702", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.made_up", nil},
+		"a part of it, behind two of a large one":  {part, "3491 200004 131701 131702", incident.SubprefixHijack, 131702, "specific.never_seen", nil},
+		"the whole, behind two unknown":            {known, "3491 200003 131701 131702", incident.ForgedPath, 200003, "origin.never_seen path.made_up", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.ReplaceAll(strings.ReplaceAll(forgery, "PREFIX", c.prefix), "PATH", "PEER "+c.path)

@@ -67,6 +67,7 @@ const (
 	weightNewWay           = 1.2  // a new more-specific by an AS that nobody uses to reach the block
 	weightContradicted     = 0.8  // an AS of the path is seen to have another route
 	weightMadeUp           = 0.5  // two of whom nobody has heard, one behind the other
+	weightForeignWay       = 0.3  // tells less whether than who: the new link, or the AS behind it
 	weightTriedBefore      = 1.0  // who had his own number on it shortly before now stands behind another's
 	weightByHolder         = -1.2 // nobody helps to hijack himself: a customer got a part, or his number was forged
 	weightSingleSource     = 2.6  // everybody has it through one chain that the covering block does not use
@@ -124,6 +125,7 @@ type verdict struct {
 	rpki     rpki.State
 	irr      irr.State
 	planned  bool // a plan speaks against it
+	stranger bool // the origin is not the usual one
 	ledger   ledger
 }
 
@@ -140,8 +142,11 @@ func (v *verdict) raised() bool {
 
 func (v *verdict) harmless() bool { return v == nil || v.ledger.confidence() < harmlessBelow }
 
-// yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one.
+// yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one. A leak leaves the origin as it is.
 func (v *verdict) yieldsToLeak() bool {
+	if v.stranger {
+		return false
+	}
 	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid ||
 		v.kind == incident.InternalSpecifics
 }
@@ -436,7 +441,7 @@ func (s *shard) related(a, b uint32) bool {
 // more-specific of what others announce.
 func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, cover *entry, usual []*origins.Pair) *verdict {
 	v := &verdict{kind: incident.OriginHijack, offender: origin, also: hidden, next: after(g.tail, origin),
-		victim: usual[0].Origin(), expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
+		victim: usual[0].Origin(), expected: asns(usual), observed: g.origin, stranger: true, cover: cover, ledger: newLedger()}
 	if cover != nil {
 		v.kind, v.covering = incident.SubprefixHijack, cover.prefix
 		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew), "history", s.baseline(), "%s was %s; %s is announced by %s", e.prefix, s.knownBefore(e), cover.prefix, asList(v.expected))
@@ -467,6 +472,10 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	} else if forger := s.madeUp(g.tail, origin); forger != 0 {
 		v.kind, v.offender, v.next = forgedKind(cover), forger, after(g.tail, forger)
 		v.ledger.add("path.made_up", s.novelty(weightMadeUp), "history", s.baseline(), "everybody has it by %s, of which AS%d and AS%d were never seen before", pathList(g.tail), after(g.tail, origin), origin)
+	} else if voucher, rir := s.foreignWay(e.prefix, g.tail, origin); voucher != 0 && cover != nil {
+		v.kind, v.offender, v.next = forgedKind(cover), voucher, after(g.tail, voucher)
+		v.ledger.add("path.foreign_way", s.novelty(weightForeignWay), "iana", "blocks of the RIRs", "AS%d and %s are both of %s, but everybody has it by AS%d of %s, of which AS%d was never a neighbour",
+			origin, e.prefix, s.rirOfASN(origin), voucher, rir, origin)
 	}
 	return v
 }

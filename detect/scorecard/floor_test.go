@@ -91,12 +91,13 @@ func TestFloorOfRealEvents(t *testing.T) {
 	if f.Found < 36 {
 		t.Errorf("%d of 37 are found: at least 36 were", f.Found)
 	}
-	// Mistyped prefixes, of which the rows do not hold the right one, are six; two of bitcanal look like the third, which was a plain hijack.
-	if f.RightKind < 29 {
-		t.Errorf("%d of 37 are found as what they are: at least 29 were", f.RightKind)
+	// Mistyped prefixes, of which the rows do not hold the right one, are six; bitcanal_5, a plain hijack by its label, looks like the
+	// two others of bitcanal, of which the origin was forged.
+	if f.RightKind < 30 {
+		t.Errorf("%d of 37 are found as what they are: at least 30 were", f.RightKind)
 	}
-	if f.RightOffender < 32 {
-		t.Errorf("of %d of 37 the offender is named: at least 32 were", f.RightOffender)
+	if f.RightOffender < 33 {
+		t.Errorf("of %d of 37 the offender is named: at least 33 were", f.RightOffender)
 	}
 	// A prefix one digit off, without any register at hand that tells whose it is: three in others' blocks, two in space that nobody had.
 	if f.CalledAttack > 5 {
