@@ -422,15 +422,19 @@ func TestDamage(t *testing.T) {
 		do   func(dir string)
 		says []string
 	}{
-		"a bit":              {change(first, func(b []byte) []byte { b[len(b)/2] ^= 4; return b }), []string{first + " is damaged: its SHA-256", "copy it again"}},
-		"a cut":              {change(eventsName, func(b []byte) []byte { return b[:len(b)-1] }), []string{eventsName + " is damaged: it has", "copy it again"}},
-		"a file away":        {func(dir string) { no(t, os.Remove(filepath.Join(dir, gapsName))) }, []string{gapsName + " is missing", "copy it again"}},
-		"no manifest":        {func(dir string) { no(t, os.Remove(filepath.Join(dir, manifestName))) }, []string{"there is no complete export", "routevigil export"}},
-		"half a manifest":    {change(manifestName, func(b []byte) []byte { return b[:len(b)/2] }), []string{manifestName, "the manifest is damaged", "copy the export again"}},
-		"another version":    {manifest(`"version": 1`, `"version": 2`), []string{"of version 2", "use the version of routevigil that made it"}},
-		"another format":     {manifest(formatName, "something"), []string{`its format is "something"`}},
-		"a way out":          {manifest(first, "../"+first), []string{"there may be no file of the name"}},
-		"a link":             {func(dir string) { path := filepath.Join(dir, first); no(t, os.Rename(path, path+"x")); no(t, os.Symlink(path+"x", path)) }, []string{"no regular file"}},
+		"a bit":           {change(first, func(b []byte) []byte { b[len(b)/2] ^= 4; return b }), []string{first + " is damaged: its SHA-256", "copy it again"}},
+		"a cut":           {change(eventsName, func(b []byte) []byte { return b[:len(b)-1] }), []string{eventsName + " is damaged: it has", "copy it again"}},
+		"a file away":     {func(dir string) { no(t, os.Remove(filepath.Join(dir, gapsName))) }, []string{gapsName + " is missing", "copy it again"}},
+		"no manifest":     {func(dir string) { no(t, os.Remove(filepath.Join(dir, manifestName))) }, []string{"there is no complete export", "routevigil export"}},
+		"half a manifest": {change(manifestName, func(b []byte) []byte { return b[:len(b)/2] }), []string{manifestName, "the manifest is damaged", "copy the export again"}},
+		"another version": {manifest(`"version": 1`, `"version": 2`), []string{"of version 2", "use the version of routevigil that made it"}},
+		"another format":  {manifest(formatName, "something"), []string{`its format is "something"`}},
+		"a way out":       {manifest(first, "../"+first), []string{"there may be no file of the name"}},
+		"a link": {func(dir string) {
+			path := filepath.Join(dir, first)
+			no(t, os.Rename(path, path+"x"))
+			no(t, os.Symlink(path+"x", path))
+		}, []string{"no regular file"}},
 		"no Parquet":         {forge(first, 0, func([]byte) []byte { return []byte("PAR1 nothing of the sort PAR1") }), []string{first + " is damaged: it is no file of history"}},
 		"fewer rows":         {forge(first, 10, func(b []byte) []byte { return b }), []string{first + " is damaged: it has", "and should have 10"}},
 		"no JSON":            {forge(eventsName, 0, lines("{\n")), []string{eventsName + " is damaged: line 1"}},
