@@ -58,6 +58,9 @@ import (
 	"github.com/routevigil/routevigil/store"
 )
 
+// ErrUnprepared is wrapped where there is no database to read, or one of an older version: who writes it prepares it.
+var ErrUnprepared = errors.New("the database is not prepared")
+
 var (
 	errClosed   = errors.New("the store is closed")
 	errReadOnly = errors.New("it is open for reading only")
@@ -65,7 +68,7 @@ var (
 )
 
 // ErrMissing is wrapped by the error for a database that is not there, or not a store's.
-var ErrMissing = errors.New("there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database")
+var ErrMissing = fmt.Errorf("%w: there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database", ErrUnprepared)
 
 // codes of server errors that come again when the same is sent again. All others may pass: a full disk (243), too many
 // parts (252), a table or user that may only read (164, 242), too little memory (241), a lost Keeper (999).
@@ -133,6 +136,7 @@ func Open(ctx context.Context, cfg Configuration, retention store.Retention, log
 		return nil, err
 	}
 	s.done.Go(s.expander)
+	s.done.Go(s.signsOfLife)
 	return s, nil
 }
 
@@ -181,6 +185,9 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 func (s *Store) shut() error {
 	s.cancel()
 	s.done.Wait()
+	if s.looking == nil {
+		s.sayGone()
+	}
 	return s.disconnect()
 }
 
