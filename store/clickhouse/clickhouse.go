@@ -47,7 +47,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -561,16 +560,6 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 		}
 		return out, nil
 	}
-}
-
-// defaultLimit is what a limit of 0 means.
-const defaultLimit = 100
-
-func limitOf(n int) int {
-	if n <= 0 {
-		return defaultLimit
-	}
-	return min(n, math.MaxInt32)
 }
 
 // nullable gives a time as the database keeps it, nothing for the zero time.

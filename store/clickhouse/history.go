@@ -271,6 +271,10 @@ type logRow struct {
 	body       []byte
 }
 
+func (l *logRow) stored() batch.Stored {
+	return batch.Stored{Position: l.position, Backfilled: l.backfilled, Body: l.body}
+}
+
 // readLog reads batches at positions from first to last, in order; where says which of them are wanted.
 func (s *Store) readLog(ctx context.Context, first, last uint64, where string) ([]logRow, error) {
 	var page []logRow
@@ -350,22 +354,7 @@ func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[stor
 		if q.After != (store.Cursor{}) {
 			w.before = q.After
 		}
-		for left := limitOf(q.Limit); left > 0; {
-			routes, more, err := w.step(ctx, left)
-			for _, r := range routes {
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(store.Route{}, err)
-				return
-			}
-			if !more {
-				return
-			}
-			left -= len(routes)
-		}
+		batch.Walk(batch.LimitOf(q.Limit), func(limit int) ([]store.Route, bool, error) { return w.step(ctx, limit) }, yield)
 	}
 }
 
@@ -418,16 +407,9 @@ func (w *walk) step(ctx context.Context, limit int) (routes []store.Route, more 
 	}
 	var reader batch.Reader
 	for _, l := range slices.Backward(page) {
-		err := reader.Open(l.body)
-		var found []store.Route
-		if err == nil {
-			found, err = w.f.Newest(&reader, l.position, w.before, limit-len(routes))
-		}
+		found, err := w.f.Newest(&reader, l.stored(), w.before, limit-len(routes))
 		if err != nil {
-			return routes, false, fmt.Errorf("store %s: batch %d: %w", w.s.place(), l.position, err)
-		}
-		for i := range found {
-			found[i].Backfilled = l.backfilled
+			return routes, false, fmt.Errorf("store %s: %w", w.s.place(), err)
 		}
 		if routes = append(routes, found...); len(routes) == limit {
 			w.before = routes[limit-1].Cursor

@@ -322,17 +322,12 @@ func (r *Reader) loggedHistory(ctx context.Context, f *batch.Filter, first, last
 	}
 	var reader batch.Reader
 	for _, row := range page {
-		err := reader.Open(row.body)
-		var found []store.Route
-		if err == nil {
-			found, err = f.Newest(&reader, row.position, store.Cursor{Position: math.MaxInt64}, math.MaxInt32)
-		}
+		found, err := f.All(&reader, row.stored())
 		if err != nil {
-			return stopped, fmt.Errorf("store %s: batch %d: %w", r.place(), row.position, err)
+			return stopped, fmt.Errorf("store %s: %w", r.place(), err)
 		}
-		for i := len(found) - 1; i >= 0; i-- {
-			found[i].Backfilled = row.backfilled
-			if !yield(found[i]) {
+		for _, route := range found {
+			if !yield(route) {
 				return stopped, nil
 			}
 		}

@@ -82,6 +82,10 @@ type tailRow struct {
 	body []byte
 }
 
+func (t *tailRow) stored() batch.Stored {
+	return batch.Stored{Position: t.position, Backfilled: t.backfilled, Body: t.body}
+}
+
 // tail reads a page of batches: rest completes the query after "FROM batches".
 func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, error) {
 	fail := func(err error) ([]tailRow, error) {
@@ -163,22 +167,7 @@ func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[stor
 		if q.After != (store.Cursor{}) {
 			w.before = q.After
 		}
-		for left := limitOf(q.Limit); left > 0; {
-			routes, more, err := w.step(ctx, left)
-			for _, r := range routes {
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(store.Route{}, err)
-				return
-			}
-			if !more {
-				return
-			}
-			left -= len(routes)
-		}
+		batch.Walk(batch.LimitOf(q.Limit), func(limit int) ([]store.Route, bool, error) { return w.step(ctx, limit) }, yield)
 	}
 }
 
@@ -268,16 +257,9 @@ func (w *walk) filterPage(page []tailRow, limit int) ([]store.Route, error) {
 	var routes []store.Route
 	var r batch.Reader
 	for _, t := range page {
-		err := r.Open(t.body)
-		var found []store.Route
-		if err == nil {
-			found, err = w.f.Newest(&r, t.position, w.before, limit-len(routes))
-		}
+		found, err := w.f.Newest(&r, t.stored(), w.before, limit-len(routes))
 		if err != nil {
-			return routes, fmt.Errorf("store %s: batch %d: %w", w.s.cfg.Directory, t.position, err)
-		}
-		for i := range found {
-			found[i].Backfilled = t.backfilled
+			return routes, fmt.Errorf("store %s: %w", w.s.cfg.Directory, err)
 		}
 		routes = append(routes, found...)
 		w.before = store.Cursor{Position: t.position}

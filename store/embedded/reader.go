@@ -9,11 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"math"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -170,17 +168,12 @@ func (r *Reader) tail(ctx context.Context, f *filter, yield func(store.Route, er
 		}
 		for _, t := range page {
 			after = t.position
-			err := reader.Open(t.body)
-			var found []store.Route
-			if err == nil {
-				found, err = f.Newest(&reader, t.position, store.Cursor{Position: math.MaxInt64}, math.MaxInt32)
-			}
+			found, err := f.All(&reader, t.stored())
 			if err != nil {
-				yield(store.Route{}, fmt.Errorf("store %s: batch %d: %w", r.s.cfg.Directory, t.position, err))
+				yield(store.Route{}, fmt.Errorf("store %s: %w", r.s.cfg.Directory, err))
 				return
 			}
-			for _, route := range slices.Backward(found) {
-				route.Backfilled = t.backfilled
+			for _, route := range found {
 				if !yield(route, nil) {
 					return
 				}

@@ -99,8 +99,8 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Sync(), out.Close())
 }
 
-// quiet is how long nothing must come into a ClickHouse store before it is taken over. A service adds to it every second.
-const quiet = 5 * time.Second
+// quiet is how long a service must have given no sign of life in ClickHouse before its store is taken over.
+const quiet = 6 * time.Second
 
 // Import brings an export into the store of c, which is made if it is not there. No service may be writing to it. kept
 // are the folders of knowledge that were there already, and stay as they are.
@@ -133,17 +133,10 @@ func unattended(ctx context.Context, c config.Store, log *slog.Logger) error {
 		return err
 	}
 	defer r.Close()
-	before, err := r.Stats(ctx)
-	if err != nil {
-		return err
-	}
-	select {
-	case <-time.After(quiet):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	now, err := r.Stats(ctx)
-	if err == nil && now.LastPosition != before.LastPosition {
+	bounded, cancel := context.WithTimeout(ctx, 3*quiet)
+	defer cancel()
+	err = r.Silence(bounded, quiet)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("database %s: a service is writing to it; stop \"routevigil serve\" or \"routevigil record\" first, and start it again afterwards", c.ClickHouse.Database)
 	}
 	return err
