@@ -104,7 +104,7 @@ func (p Peer) String() string {
 type Kind uint8
 
 const (
-	// Routes is an UPDATE message: withdrawals, announcements, or both.
+	// Routes is an UPDATE message: withdrawals, announcements, or both; or an End-of-RIB (Update.EndOfRIB), which has neither.
 	Routes Kind = iota
 	// RIB is a route that the peer already held when a table dump was taken: state, not news.
 	RIB
