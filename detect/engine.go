@@ -111,7 +111,8 @@ type Engine struct {
 
 	witnesses witnesses // as of the last look
 
-	feeds        map[string]*feedState // by collector
+	feeds        map[string]*feedState  // by collector
+	signs        map[string]ingest.Time // the last sign of life, by source
 	lastFeed     *feedState
 	lastFeedName string
 	feedNews     bool // something was heard since the last look at them
@@ -128,7 +129,7 @@ type pendingUpdate struct {
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{}, feeds: map[string]*feedState{},
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{}, feeds: map[string]*feedState{}, signs: map[string]ingest.Time{},
 		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
 	e.given, e.infers = k, k.Relationships == nil
 	k.Relationships = e.relationships()
