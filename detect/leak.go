@@ -106,7 +106,7 @@ func (s *shard) nodeLeak(id nodeID) leak {
 // the others the fields of the nodes tell.
 func (s *shard) marked(id nodeID, otc uint32) (place int, leaked bool) {
 	nodes := s.table.paths.nodes
-	novel, maybe, at := nodes[id].flags&flagNovel != 0, false, id
+	novel, maybe, at := s.table.paths.novel(id), false, id
 	for ; at >= rootCount && nodes[at].asn != otc; at = nodes[at].parent {
 		how := nodes[at].learnt
 		maybe = maybe || (how == fromCustomer || how == fromPeer || novel && how == fromUnknown) && nodes[nodes[at].parent].asn != otc
@@ -169,7 +169,7 @@ func (s *shard) attested(a, b uint32) (topology.Relation, leakBasis) {
 
 // hiddenLeak finds a leak over a link that was never seen, by relations of which not all are otherwise known.
 func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
-	if s.table.paths.nodes[id].flags&flagNovel == 0 {
+	if !s.table.paths.novel(id) {
 		return leak{}, false
 	}
 	var scratch [32]uint32
