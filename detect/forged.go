@@ -32,7 +32,7 @@ import (
 // since paths change all the time, and only where somebody had it from the suspect. 0 and 0 where there is none.
 func (s *shard) newLink(id nodeID) (suspect, beneath uint32) {
 	nodes := s.table.paths.nodes
-	if !s.table.paths.novel(id) || nodes[id].origin == 0 {
+	if nodes[id].flags&flagNovel == 0 || nodes[id].origin == 0 {
 		return 0, 0
 	}
 	var to, at uint32 // the two ASes before the one that is looked at
