@@ -340,11 +340,11 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 		s.noteSpecific(e, &g, v)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
-			if rest := s.judgeLeaks(e, g.routes, s.leaked, add); !v.awaited() {
+			if rest := s.judgeLeaks(e, g.routes, s.leaked, nil, add); !v.awaited() {
 				s.learn(e, &g, s.judgePaths(e, rest, add))
 			}
 		case v.raised() && v.yieldsToLeak():
-			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, add); len(rest) > 0 {
+			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, v, add); len(rest) > 0 {
 				add(v, rest)
 			}
 		case v.raised():
