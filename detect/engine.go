@@ -74,9 +74,6 @@ func (c Configuration) Validate() error {
 // tick is the quantum of event time at which findings become incidents.
 const tick = ingest.Time(100_000)
 
-// maxPending bounds the updates that wait for parallel shards.
-const maxPending = 4096
-
 // maxStatePaths bounds the sample of paths in an OriginState.
 const maxStatePaths = 20
 
@@ -88,7 +85,7 @@ type Engine struct {
 	links   *linkMemory
 	history *origins.Clock // shared by the shards' tables; written between ticks only
 	shards  []*shard
-	pending []pendingUpdate
+	pending waiting
 	gone    map[peerID]bool // sources whose session ended after the pending updates
 	goneAt  ingest.Time
 	cases   *correlator
@@ -118,12 +115,6 @@ type Engine struct {
 	feedNews     bool // something was heard since the last look at them
 
 	idScratch []uint32
-}
-
-type pendingUpdate struct {
-	peer   peerID
-	pathID uint32
-	update *ingest.Update
 }
 
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
@@ -206,10 +197,9 @@ func (e *Engine) applyRoutes(u *ingest.Update) {
 			e.shards[0].apply(id, pathID, u)
 			continue
 		}
-		c := u.Clone()
-		e.pending = append(e.pending, pendingUpdate{id, pathID, &c})
+		e.pending.add(id, pathID, u)
 	}
-	if len(e.pending) >= maxPending {
+	if len(e.pending.updates) >= maxPending {
 		e.flush()
 	}
 }
@@ -231,14 +221,14 @@ func (e *Engine) pathIDs(u *ingest.Update) []uint32 {
 
 // flush applies the pending updates in all shards at once, and then the ends of sessions.
 func (e *Engine) flush() {
-	if len(e.pending) > 0 {
+	if len(e.pending.updates) > 0 {
 		e.parallel(func(s *shard) {
-			for _, p := range e.pending {
-				s.apply(p.peer, p.pathID, p.update)
+			for i := range e.pending.updates {
+				p := &e.pending.updates[i]
+				s.apply(p.peer, p.pathID, &p.update)
 			}
 		})
-		clear(e.pending)
-		e.pending = e.pending[:0]
+		e.pending.reset()
 	}
 	if len(e.gone) > 0 {
 		e.parallel(func(s *shard) { s.peersGone(e.gone, e.goneAt) })

@@ -60,6 +60,9 @@ func (s *shard) newLink(id nodeID) (suspect, beneath uint32) {
 		if at != 0 && a != 0 && (a == origin || to != 0) && !s.linked(at, a) && (a == origin || s.implausible(at, a)) {
 			suspect, beneath = at, a
 		}
+		if nodes[id].flags&flagNovel == 0 {
+			break // nor is anything nearer to the origin
+		}
 		to, at = at, a
 	}
 	return suspect, beneath
