@@ -19,7 +19,7 @@ import (
 //     that he won just this one;
 //   - a network does not buy transit of one that is smaller, and to be peers would not do where the suspect passes
 //     the route up to his own providers or on to peers;
-//   - networks buy transit where they are: a new provider mostly has some neighbour of his customer's already;
+//   - networks buy transit where they are: a new provider often has some neighbour of his customer's already;
 //   - what shows to the customers of the suspect alone is what a new peering looks like;
 //   - a more-specific that nobody announced before, by an AS that nobody uses to reach the block around it, was made
 //     for this way;
@@ -231,20 +231,26 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 }
 
 // weighNearby adds whether two ASes of a new link have a neighbour in common. Networks buy transit where they are, and there
-// most have met the same others. (Of the relationships of June 2018, taking away one provider of a network that has more: of
-// providers with up to four times the mean of customers it has a neighbour in common with half, and with a network of that size
-// chosen at random in one case of six.) Of one with a single known neighbour that says little.
+// they have met the same others; that both are linked with a network with which everybody is says nothing.
+//
+// Of the relationships of June 2018, taking away one provider of a network that has more: a third of the providers with up to
+// the mean of customers, and two fifths of those with up to four times as many, have a neighbour of up to 1000 (a sixtieth of all
+// ASes) in common with it; chosen at random, one in fifty and one in twenty have. None at all have a half, and four fifths.
 func (s *shard) weighNearby(v *verdict, suspect, beneath uint32) {
 	rels := s.know.Relationships
-	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() || rels.Degree(beneath) < 2 {
+	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() {
 		return
 	}
-	if via, ok := rels.Between(suspect, beneath); ok {
-		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d, as new links often have it", via, suspect, beneath)
-	} else {
+	switch via, ok := rels.Between(suspect, beneath); {
+	case ok && rels.Degree(via) <= rels.ASes()/everybody:
+		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d: they are not far from each other", via, suspect, beneath)
+	case !ok && rels.Degree(beneath) > 1:
 		v.ledger.add("path.far_apart", weightFarApart, "relationships", rels.Main(), "AS%d and AS%d have no neighbour in common, as new links mostly have", suspect, beneath)
 	}
 }
+
+// everybody is the part of all ASes with which a network is linked that is near to none of them.
+const everybody = 60
 
 // weighAttestedProviders adds whether suspect is among the providers that beneath attests (ASPA). Who is not may be a customer or a
 // peer: then he would keep the route from those above him and beside him, and give it to his customers alone (down).
