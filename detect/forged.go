@@ -19,6 +19,7 @@ import (
 //     that he won just this one;
 //   - a network does not buy transit of one that is smaller, and to be peers would not do where the suspect passes
 //     the route up to his own providers or on to peers;
+//   - who registers his customers does so before he passes on their routes, lest his providers' filters drop them;
 //   - networks buy transit where they are: a new provider often has some neighbour of his customer's already;
 //   - what shows to the customers of the suspect alone is what a new peering looks like;
 //   - a more-specific that nobody announced before, by an AS that nobody uses to reach the block around it, was made
@@ -218,6 +219,7 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 		v.ledger.add("path.many_customers", customersWeight(n, rels.MeanCustomers()), "relationships", source, "AS%d has %d customers: one more is nothing to wonder at", suspect, n)
 	}
 	s.weighNearby(v, suspect, beneath)
+	s.weighRegisteredCustomer(v, suspect, beneath)
 	s.weighAttestedProviders(v, suspect, beneath, down)
 	switch n := rels.Degree(beneath); {
 	case down:
@@ -251,6 +253,24 @@ func (s *shard) weighNearby(v *verdict, suspect, beneath uint32) {
 
 // everybody is the part of all ASes with which a network is linked that is near to none of them.
 const everybody = 60
+
+// weighRegisteredCustomer adds whether suspect has registered beneath as a customer, or as one of a customer's. His providers make
+// their filters of it, so that who registers his customers at all does so before he passes on their routes; but nobody checks whom
+// he enters.
+func (s *shard) weighRegisteredCustomer(v *verdict, suspect, beneath uint32) {
+	if n := s.know.Relationships.Customers(suspect); s.know.IRR == nil || n == 0 || n >= largeTransit {
+		return
+	}
+	r := s.conesOf(suspect).registered
+	_, member := slices.BinarySearch(r.ASNs, beneath)
+	switch {
+	case r.Any || r.Cut != "" || len(r.ASNs) < 2:
+	case member:
+		v.ledger.add("link.registered", weightLinkRegistered, "irr", s.know.IRR.Source(), "AS%d says that AS%d may be reached through it: it is in %s", suspect, beneath, r.Sets[0])
+	case len(r.Missing) == 0:
+		v.ledger.add("link.unregistered", weightLinkUnregistered, "irr", s.know.IRR.Source(), "AS%d says who may be reached through it, and AS%d is not in %s", suspect, beneath, r.Sets[0])
+	}
+}
 
 // weighAttestedProviders adds whether suspect is among the providers that beneath attests (ASPA). Who is not may be a customer or a
 // peer: then he would keep the route from those above him and beside him, and give it to his customers alone (down).
