@@ -32,7 +32,7 @@ rib    23.70.0.0/16 c 2914 3356 701
 //
 //	AS3356  36 customers, among them the victim     AS3491  sells to the suspects below
 //	AS200001  at the edge     AS200002  two customers     AS200003  fifteen     AS200004  sixty     AS200005  two, a neighbour of a neighbour of the victim's
-//	AS701   twenty customers
+//	AS701   thirty customers
 func someInternet() *topology.Relationships {
 	b := topology.NewBuilder(topology.Published, "test")
 	sells := func(provider, customer uint32) { b.Set(provider, customer, topology.Provider) }
@@ -46,7 +46,7 @@ func someInternet() *topology.Relationships {
 	}
 	sells(3356, 36561)
 	b.Set(36561, 64_001, topology.Peer)
-	for i := range uint32(20) {
+	for i := range uint32(30) {
 		sells(701, 31_000+i)
 	}
 	for i, n := range []uint32{0, 2, 15, 60, 2} {

@@ -376,16 +376,22 @@ func (h *history) reorigination() *event {
 		e.changes[i].said = append(slices.Clone(d.usual), source{at: l, path: h.asn(l), invalid: c.block.invalid(c.prefix, h.g.asns[l])})
 	}
 	e.shows = originIs(h.g.asns[l])
+	if h.seenBy(e) < enough || len(e.changes) < many {
+		return nil
+	}
 	return e
 }
 
-// ofMany draws an AS, the first concerned, and strangers to it with prefixes of theirs, at least a dozen.
+// many is how many prefixes at least are concerned where one AS announces those of many others.
+const many = 16
+
+// ofMany draws an AS, the first concerned, and strangers to it with prefixes of theirs: twice as many as must be seen.
 func (h *history) ofMany() *event {
 	a := node(h.rng.IntN(len(h.g.asns)))
 	e := &event{concerns: []node{a}}
 	for range 200 {
 		n, b := h.holder()
-		if n < 0 || len(e.changes) == 16 {
+		if n < 0 || len(e.changes) == 2*many {
 			break
 		}
 		if _, ok := h.announced(b.prefix); ok && !h.related(a, n) && !slices.Contains(e.concerns, n) {
@@ -393,7 +399,7 @@ func (h *history) ofMany() *event {
 			e.changes = append(e.changes, change{prefix: b.prefix, block: b})
 		}
 	}
-	if len(e.changes) < 12 {
+	if len(e.changes) < many {
 		return nil
 	}
 	return e
