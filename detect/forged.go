@@ -46,7 +46,7 @@ func (s *shard) newLink(id nodeID) (suspect, beneath uint32) {
 		if a == at {
 			continue
 		}
-		if at != 0 && a != 0 && !s.linked(at, a) && (a == origin || to != 0 && s.implausible(at, a)) {
+		if at != 0 && a != 0 && (a == origin || to != 0) && !s.linked(at, a) && (a == origin || s.implausible(at, a)) {
 			suspect, beneath = at, a
 		}
 		to, at = at, a

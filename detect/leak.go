@@ -181,7 +181,8 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 	if s.table.paths.nodes[id].flags&flagNovel == 0 {
 		return leak{}, false
 	}
-	path := s.table.paths.tail(nil, id)
+	var scratch [32]uint32
+	path := s.table.paths.tail(scratch[:0], id)
 	known := true                                // every link up to here was seen before
 	learnt, before := topology.None, byRelations // how the AS in hand stands to the one that it had the route from, and by what
 	for i := 0; i+1 < len(path); i++ {

@@ -310,7 +310,7 @@ func TestWhereOTCShowsALeak(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id := s.intern(&bgp.Attributes{Has: bgp.HasASPath | bgp.HasOTC, ASPath: path, OTC: c.otc})
+		id := s.intern(&bgp.Attributes{Has: bgp.HasASPath | bgp.HasOTC, ASPath: path, OTC: c.otc}, rootPlain)
 		l, ok := s.markedLeak(id)
 		if ok != (c.leaker != 0) || l.leaker != c.leaker || ok && l.marked != c.otc {
 			t.Errorf("%s with OTC %d: %+v, want the leaker AS%d", c.path, c.otc, l, c.leaker)
