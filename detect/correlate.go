@@ -425,6 +425,8 @@ func mergeLedgers(ic *incidentCase) ledger {
 			merged.add("scale.one_origin", w, "table", "", "%s of one origin: this may be policy", plural(n, "prefix", "prefixes"))
 		case n >= 10:
 			merged.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once of %d origins are hardly policy", n, len(ic.victims))
+		case len(ic.victims) >= 3:
+			merged.add("scale.some_origins", weightManyPrefixes/2, "table", "", "%d prefixes at once of %d origins are hardly policy", n, len(ic.victims))
 		}
 	}
 	return merged

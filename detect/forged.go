@@ -22,7 +22,8 @@ import (
 //     that he won just this one;
 //   - a network does not buy transit of one that is smaller, and to be peers would not do where the suspect passes
 //     the route up to his own providers or on to peers;
-//   - networks buy transit where they are: a new provider mostly has some neighbour of his customer's already;
+//   - who registers his customers does so before he passes on their routes, lest his providers' filters drop them;
+//   - networks buy transit where they are: a new provider often has some neighbour of his customer's already;
 //   - what shows to the customers of the suspect alone is what a new peering looks like;
 //   - a more-specific that nobody announced before, by an AS that nobody uses to reach the block around it, was made
 //     for this way;
@@ -112,11 +113,12 @@ func (s *shard) muchSmaller(a, b uint32) bool {
 	return n >= 8 && s.sizesKnown() && s.know.Relationships.Customers(a)*4 <= n
 }
 
-// smaller reports that a has fewer customers than b, who has some. (Of the relationships of June 2018, where a network with 4
-// customers or more buys transit, 7 % of its providers have fewer; of any networks that have customers, 80 % do.)
+// smaller reports that a has fewer customers than b, who has some, by a third at least, as not all are known. (Of the
+// relationships of June 2018, where a network with 4 customers or more buys transit, 7 % of its providers have fewer; of any
+// networks that have customers, 80 % do.)
 func (s *shard) smaller(a, b uint32) bool {
 	n := s.know.Relationships.Customers(b)
-	return n >= 4 && s.sizesKnown() && s.know.Relationships.Customers(a) < n
+	return n >= 4 && s.sizesKnown() && s.know.Relationships.Customers(a)*3 <= n*2
 }
 
 // judgeForged judges routes with a usual origin: somebody may have written the right origin behind
@@ -323,6 +325,7 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 		v.ledger.add("path.many_customers", customersWeight(n, rels.MeanCustomers()), "relationships", source, "AS%d has %d customers: one more is nothing to wonder at", suspect, n)
 	}
 	s.weighNearby(v, suspect, beneath)
+	s.weighRegisteredCustomer(v, suspect, beneath)
 	s.weighAttestedProviders(v, suspect, beneath, down)
 	switch n := rels.Degree(beneath); {
 	case down:
@@ -336,18 +339,42 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 }
 
 // weighNearby adds whether two ASes of a new link have a neighbour in common. Networks buy transit where they are, and there
-// most have met the same others. (Of the relationships of June 2018, taking away one provider of a network that has more: of
-// providers with up to four times the mean of customers it has a neighbour in common with half, and with a network of that size
-// chosen at random in one case of six.) Of one with a single known neighbour that says little.
+// they have met the same others; that both are linked with a network with which everybody is says nothing.
+//
+// Of the relationships of June 2018, taking away one provider of a network that has more: a third of the providers with up to
+// the mean of customers, and two fifths of those with up to four times as many, have a neighbour of up to 1000 (a sixtieth of all
+// ASes) in common with it; chosen at random, one in fifty and one in twenty have. None at all have a half, and four fifths.
 func (s *shard) weighNearby(v *verdict, suspect, beneath uint32) {
 	rels := s.know.Relationships
-	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() || rels.Degree(beneath) < 2 {
+	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() {
 		return
 	}
-	if via, ok := rels.Between(suspect, beneath); ok {
-		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d, as new links often have it", via, suspect, beneath)
-	} else {
+	switch via, ok := rels.Between(suspect, beneath); {
+	case ok && rels.Degree(via) <= rels.ASes()/everybody:
+		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d: they are not far from each other", via, suspect, beneath)
+	case !ok && rels.Degree(beneath) > 1:
 		v.ledger.add("path.far_apart", weightFarApart, "relationships", rels.Main(), "AS%d and AS%d have no neighbour in common, as new links mostly have", suspect, beneath)
+	}
+}
+
+// everybody is the part of all ASes with which a network is linked that is near to none of them.
+const everybody = 60
+
+// weighRegisteredCustomer adds whether suspect has registered beneath as a customer, or as one of a customer's. His providers make
+// their filters of it, so that who registers his customers at all does so before he passes on their routes; but nobody checks whom
+// he enters.
+func (s *shard) weighRegisteredCustomer(v *verdict, suspect, beneath uint32) {
+	if n := s.know.Relationships.Customers(suspect); s.know.IRR == nil || n == 0 || n >= largeTransit {
+		return
+	}
+	r := s.conesOf(suspect).registered
+	_, member := slices.BinarySearch(r.ASNs, beneath)
+	switch {
+	case r.Any || r.Cut != "" || len(r.ASNs) < 2:
+	case member:
+		v.ledger.add("link.registered", weightLinkRegistered, "irr", s.know.IRR.Source(), "AS%d says that AS%d may be reached through it: it is in %s", suspect, beneath, r.Sets[0])
+	case len(r.Missing) == 0:
+		v.ledger.add("link.unregistered", weightLinkUnregistered, "irr", s.know.IRR.Source(), "AS%d says who may be reached through it, and AS%d is not in %s", suspect, beneath, r.Sets[0])
 	}
 }
 

@@ -58,8 +58,10 @@ const (
 	weightSmaller          = 2.0  // hardly anybody does of one who is smaller at all
 	weightFewCustomers     = 1.8  // the most, as these win one rarely; see customersWeight
 	weightManyCustomers    = -2.0 // the least, as these win one every day
-	weightNearby           = -1.0 // new links are found where one is
+	weightNearby           = -2.0 // new links are found where one is
 	weightFarApart         = 0.5
+	weightLinkRegistered   = -1.5 // nobody checks it, and forgers have done so (AS209243, August 2022)
+	weightLinkUnregistered = 1.0  // most keep it up to date
 	weightAttested         = -4.0 // who holds the AS says that this is its provider
 	weightNoProvider       = 3.0  // its attestation may be old, or the other a customer
 	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world

@@ -455,6 +455,9 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 		v.ledger.add("rel.larger", s.novelty(weightFromLarger), "relationships", rels.Main(), "AS%d has %s and would not buy transit of AS%d, which has %s: what AS%d had from it over a new link goes to customers only, and AS%d is none",
 			from, plural(rels.Customers(from), "customer", "customers"), leaker, plural(rels.Customers(leaker), "customer", "customers"), leaker, to)
 	}
+	if name, scrubs := topology.Scrubbing(leaker); scrubs && from == n.origin {
+		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) passes on the routes of those whose traffic it cleans", leaker, name)
+	}
 	if l.basis == byStub {
 		known, other := from, to
 		if in.Relation == topology.None {
