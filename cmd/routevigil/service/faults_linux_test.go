@@ -9,8 +9,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,7 +24,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 
+	"github.com/routevigil/routevigil/alert/channel"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
+	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
@@ -62,6 +66,7 @@ type story struct {
 	stamp ingest.Time
 	said  map[string]bool // what was said to somebody, as rowKey writes it
 	cases int             // victims so far, from the first on
+	begun []ingest.Time   // when their hijacks did
 	calm  int             // the first that was told of after all had been mended
 	wg    sync.WaitGroup
 	once  sync.Once
@@ -123,6 +128,7 @@ func (s *story) begin(seed uint64, length time.Duration) {
 					s.mu.Lock()
 					n := s.cases
 					s.cases++
+					s.begun = append(s.begun, s.stamp)
 					s.mu.Unlock()
 					s.tell(hijack(n, 0, 6)...)
 					coming = append(coming, scene{soon(1000), func() { s.tell(hijack(n, 6, sessions)...) }},
@@ -145,12 +151,33 @@ func (s *story) begin(seed uint64, length time.Duration) {
 	s.t.Cleanup(s.finish)
 }
 
-// calms notes that from now on every hijack must be seen, and returns the number of the first.
-func (s *story) calms() int {
+// calms waits until three hijacks that begin from now on have been seen.
+func (s *story) calms(hook *receiver) {
+	s.mu.Lock()
+	s.calm = s.cases + 1 // one may be under way
+	s.mu.Unlock()
+	eventually(s.t, func() string {
+		for i := s.calm; i < s.calm+3; i++ {
+			if !hook.heard(victim(i).asn, incident.Opened) {
+				return fmt.Sprintf("all works again and nothing was told about the hijack of AS%d", victim(i).asn)
+			}
+		}
+		return ""
+	})
+}
+
+// after is what was said since the hijack of that number began.
+func (s *story) after(n int) map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calm = s.cases + 1 // one may be under way
-	return s.calm
+	said := map[string]bool{}
+	for key := range s.said {
+		var at ingest.Time
+		if fmt.Sscan(key, &at); at >= s.begun[n] {
+			said[key] = true
+		}
+	}
+	return said
 }
 
 // finish has everything heal, and ends.
@@ -164,6 +191,7 @@ type member struct {
 	name      string
 	c         config.Config
 	arguments []string
+	between   func()
 	t         *testing.T
 
 	mu      sync.Mutex
@@ -176,9 +204,9 @@ type member struct {
 	wg      sync.WaitGroup
 }
 
-func newMember(t *testing.T, name string, c config.Config, flags ...string) *member {
-	command, _, _ := strings.Cut(name, " ")
-	m := &member{name: name, c: c, arguments: append(roleArguments(t, command, c, flags...), "--log-level", *faultsLog), t: t}
+// newMember starts it with the arguments, until the test ends. between is called when it has ended and before it starts; it may be nil.
+func newMember(t *testing.T, name string, c config.Config, between func(), arguments ...string) *member {
+	m := &member{name: name, c: c, between: between, arguments: append(arguments, "--log-level", *faultsLog), t: t}
 	m.changed.L = &m.mu
 	m.wg.Go(m.keep)
 	t.Cleanup(m.finish)
@@ -199,6 +227,9 @@ func (m *member) keep() {
 		}
 		m.killed = false
 		m.mu.Unlock()
+		if m.between != nil {
+			m.between()
+		}
 		p, err := begin(m.t, m.name, m.arguments...)
 		if err != nil {
 			time.Sleep(300 * time.Millisecond)
@@ -236,6 +267,24 @@ func (m *member) kill() {
 	m.held, m.killed = true, true
 	m.mu.Unlock()
 	m.signal(syscall.SIGKILL)
+}
+
+// stop ends it as whatever runs services does, and lets no other start until told otherwise.
+func (m *member) stop() {
+	m.mu.Lock()
+	m.held, m.killed = true, true
+	m.mu.Unlock()
+	m.signal(syscall.SIGTERM)
+}
+
+// gone waits until it has ended.
+func (m *member) gone() {
+	whatHolds(m.t, func() string {
+		if m.client() != nil {
+			return m.name + ", told to stop, runs"
+		}
+		return ""
+	})
 }
 
 func (m *member) release() {
@@ -296,6 +345,10 @@ type trouble struct {
 	mu     sync.Mutex
 	locks  map[string]*sync.Mutex
 	counts map[string]int // by kind and target
+}
+
+func newTrouble(t *testing.T, seed uint64) *trouble {
+	return &trouble{t: t, seed: seed, faults: map[string][]fault{}, locks: map[string]*sync.Mutex{}, counts: map[string]int{}}
 }
 
 func (x *trouble) lock(target string) *sync.Mutex {
@@ -489,9 +542,9 @@ func TestFaults(t *testing.T) {
 		if name == "record 1" || command == "api" {
 			own.Store.Kind = config.ClickHouse
 		}
-		members[name] = newMember(t, name, own, flags...)
+		members[name] = newMember(t, name, own, nil, roleArguments(t, command, own, flags...)...)
 	}
-	x := &trouble{t: t, seed: seed, faults: map[string][]fault{}, locks: map[string]*sync.Mutex{}, counts: map[string]int{}}
+	x := newTrouble(t, seed)
 	x.guard("Kafka", broker)
 	x.guard("ClickHouse", server)
 	all := func() string {
@@ -565,15 +618,7 @@ func TestFaults(t *testing.T) {
 	x.run(*faultsFor)
 	x.report()
 	eventually(t, all)
-	calm := s.calms()
-	eventually(t, func() string {
-		for i := calm; i < calm+3; i++ {
-			if !hook.heard(victim(i).asn, incident.Opened) {
-				return fmt.Sprintf("all works again and nothing was told about the hijack of AS%d", victim(i).asn)
-			}
-		}
-		return ""
-	})
+	s.calms(hook)
 	s.finish()
 	var want map[string]bool
 	whatHolds(t, func() string { // collectors write what they have kept while they could not
@@ -590,7 +635,7 @@ func TestFaults(t *testing.T) {
 		return ""
 	})
 	t.Logf("%d routes were said and %d are on the bus; %d hijacks", len(s.said), len(want), s.cases)
-	quiet(t, members, want, hook)
+	quiet(t, []*member{members["record 1"], members["record 2"]}, len(want), hook)
 	if groups > 0 {
 		t.Errorf("the broker knew %d groups, and nothing that can be forgotten should be in use", groups)
 	}
@@ -598,6 +643,179 @@ func TestFaults(t *testing.T) {
 		m.finish()
 	}
 	compareStores(t, members, want, hook, s)
+}
+
+// TestFaultsEmbedded runs "routevigil serve" on the embedded store, on a small disk, and kills, stops and pauses it, fills its disk, and
+// cuts, closes and slows the ways to the feed and to the receiver of alerts, as [TestFaults] does. Whatever the service has not
+// stored when it is killed is lost, as the feed repeats nothing. But what it stored is, batch by batch, what an engine is given that is
+// not disturbed, and in the end
+//
+//   - the store has each route of each batch exactly once, and what was said since all was mended is all there;
+//   - the changes of incidents are, octet for octet as JSON, nothing excepted, those that the engine finds which is not disturbed;
+//   - whoever followed the stream of changes meanwhile was told of none that is not there, or is different;
+//   - each hijack has one incident at most, which is over, and one where it came when all had been mended;
+//   - the receiver was told of every change that deserves it, and of none under two idempotency keys.
+//
+// The batches are read from a copy of the store between two lives.
+func TestFaultsEmbedded(t *testing.T) {
+	seed := faultSeed(t)
+	s := &story{feed: newFeed(t), t: t}
+	hook := newReceiver(t)
+	feedWay := newProxy(t, "0", strings.TrimPrefix(s.feed.url(), "ws://"))
+	hookWay := newProxy(t, "0", strings.TrimPrefix(hook.server.URL, "http://"))
+	told := hook.configuration("hook")
+	told.URL = channel.URL("http://" + hookWay.address())
+	c := configuration(t, "ws://"+feedWay.address(), told)
+	c.Knowledge.Relationships = writeRelationships(t) // what is inferred, and when, is not the same each time
+	d := &disk{}
+	d.directory, d.fill, d.free = mountDisk(t, "256m")
+	c.Store.Directory = filepath.Join(d.directory, "store")
+	kept := &batches{t: t, c: c}
+	m := newMember(t, "serve", c, kept.collect, serveArguments(t, c)...)
+	w := &witness{t: t, events: map[uint64]string{}}
+	following, unfollow := context.WithCancel(t.Context())
+	var follower sync.WaitGroup
+	follower.Go(func() {
+		for following.Err() == nil {
+			if c := m.client(); c != nil {
+				c.follow(following, 0, w.event)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	t.Cleanup(func() { unfollow(); follower.Wait() })
+	ready := func() string {
+		if s.feed.subscribers() < 1 {
+			return "not subscribed"
+		}
+		return m.unready()
+	}
+	eventually(t, ready)
+	s.begin(seed, *faultsFor)
+
+	x := newTrouble(t, seed)
+	nothing := func() {}
+	x.add(fault{kind: "kill -9", target: "serve", most: 3 * time.Second, harm: func(*rand.Rand) { m.kill() }, mend: m.release})
+	x.add(fault{kind: "stop", target: "serve", most: time.Second, harm: func(*rand.Rand) { m.stop() }, mend: func() { m.gone(); m.release() }})
+	x.add(fault{kind: "pause", target: "serve", most: 6 * time.Second, harm: func(*rand.Rand) { m.signal(syscall.SIGSTOP) }, mend: func() { m.signal(syscall.SIGCONT) }})
+	x.add(fault{kind: "full disk", target: "the disk", most: 6 * time.Second, harm: func(*rand.Rand) { d.fill() }, mend: d.free})
+	for name, way := range map[string]*proxy{"the way to the feed": feedWay, "the way to the receiver": hookWay} {
+		x.add(fault{kind: "cut", target: name, harm: func(*rand.Rand) { way.cut(func() bool { return true }) }, mend: nothing})
+		x.add(fault{kind: "closed", target: name, most: 3 * time.Second, harm: func(*rand.Rand) { way.refuse(true) }, mend: func() { way.refuse(false) }})
+		x.add(fault{kind: "slow", target: name, most: 6 * time.Second, harm: func(r *rand.Rand) { way.slow(time.Duration(10+r.IntN(300)) * time.Millisecond) }, mend: func() { way.slow(0) }})
+	}
+	x.run(*faultsFor)
+	x.report()
+	eventually(t, ready)
+	s.calms(hook)
+	s.finish()
+	calm := s.after(s.calm)
+	for i := range s.cases { // what was said while nobody listened
+		s.tell(heal(i)...)
+	}
+	whatHolds(t, ready)
+	quiet(t, []*member{m}, 0, hook)
+	m.finish()
+	kept.collect()
+	unfollow()
+	follower.Wait()
+
+	want := map[string]bool{}
+	for _, b := range kept.list {
+		for i := range b.Updates {
+			for _, key := range keysOf(&b.Updates[i]) {
+				want[key] = true
+			}
+		}
+	}
+	for key := range calm {
+		if !want[key] {
+			t.Errorf("said when all had been mended and not stored: %s", key)
+		}
+	}
+	own, err := embedded.Open(c.Store.Embedded(), testLog(t), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	compareRows(t, "the store", own, want)
+	got, err := own.Events(t.Context(), "", 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	judged := kept.judge()
+	compareEvents(t, "the store", got, judged)
+	for n := range w.events {
+		if n > uint64(len(got)) {
+			t.Errorf("event %d was seen, and there are %d", n, len(got))
+		}
+	}
+	t.Logf("%d routes were said and %d stored in %d batches; %d changes of incidents, of which %d were seen; the receiver got %d messages; %d lives",
+		len(s.said), len(want), len(kept.list), len(got), len(w.events), len(hook.told()), m.starts)
+	verifyTold(t, hook, got, false)
+	s.verify(judged)
+}
+
+// batches are all that a store ever had.
+type batches struct {
+	t    *testing.T
+	c    config.Config
+	list []*ingest.Batch
+}
+
+// collect adds what the store has that is new. Nothing may have it open.
+func (x *batches) collect() {
+	if _, err := os.Stat(x.c.Store.Directory); errors.Is(err, fs.ErrNotExist) {
+		return // before the first life
+	}
+	copied, err := os.MkdirTemp("", "routevigil-test-")
+	if err != nil {
+		x.t.Error(err)
+		return
+	}
+	defer os.RemoveAll(copied)
+	c := x.c.Store
+	c.Directory = filepath.Join(copied, "store")
+	if err := os.CopyFS(c.Directory, os.DirFS(x.c.Store.Directory)); err != nil {
+		x.t.Error(err)
+		return
+	}
+	s, err := embedded.Open(c.Embedded(), testLog(x.t), prometheus.NewRegistry())
+	if err != nil {
+		x.t.Error(err)
+		return
+	}
+	defer s.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for b, err := range s.BatchesSince(ctx, uint64(len(x.list))) {
+		if err != nil {
+			x.t.Error(err)
+			return
+		}
+		x.list = append(x.list, b)
+	}
+	if st, err := s.Stats(ctx); err != nil || st.LastPosition != uint64(len(x.list)) {
+		x.t.Errorf("the store has %d batches, of which %d could be read before they became history: %v", st.LastPosition, len(x.list), err)
+	}
+}
+
+// judge gives all batches to an engine, and returns what that finds.
+func (x *batches) judge() []incident.Event {
+	keeper, err := newKeeper(x.c, "test", testLog(x.t), prometheus.NewRegistry())
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	defer keeper.close()
+	p := &pipeline{log: testLog(x.t)}
+	p.engine = detect.New(x.c.Detect, keeper.knowledge(), p.collect)
+	if err := loadBaseline(x.c.Ingest.Baseline, p.engine, p.log); err != nil {
+		x.t.Fatal(err)
+	}
+	for _, b := range x.list {
+		p.judge(b)
+	}
+	return p.events
 }
 
 // disk is a small one.
@@ -765,22 +983,22 @@ func whatHolds(t *testing.T, what func() string) {
 }
 
 // quiet waits until nothing is under way any more.
-func quiet(t *testing.T, members map[string]*member, rows map[string]bool, hook *receiver) {
+func quiet(t *testing.T, recorders []*member, rows int, hook *receiver) {
 	t.Helper()
 	last, still := "", 0
 	whatHolds(t, func() string {
 		now := fmt.Sprint(len(hook.told()))
-		for _, name := range []string{"record 1", "record 2"} {
-			c := members[name].client()
+		for _, m := range recorders {
+			c := m.client()
 			if c == nil {
-				return name + " does not run"
+				return m.name + " does not run"
 			}
 			var st struct{ Store store.Stats }
-			if c.get("/api/v1/status", &st) != http.StatusOK || st.Store.Updates < uint64(len(rows)) {
-				return fmt.Sprintf("%s has %d of %d routes", name, st.Store.Updates, len(rows))
+			if c.get("/api/v1/status", &st) != http.StatusOK || st.Store.Updates < uint64(rows) {
+				return fmt.Sprintf("%s has %d of %d routes", m.name, st.Store.Updates, rows)
 			}
 			if open := c.incidents("status=open"); len(open) > 0 {
-				return fmt.Sprintf("%s has %d open incidents, such as %s of %s", name, len(open), open[0].Title, open[0].StartedAt)
+				return fmt.Sprintf("%s has %d open incidents, such as %s of %s", m.name, len(open), open[0].Title, open[0].StartedAt)
 			}
 			now += fmt.Sprint(" ", st.Store.LastSequence)
 		}
@@ -833,8 +1051,15 @@ func compareStores(t *testing.T, members map[string]*member, rows map[string]boo
 	}
 	t.Logf("%d changes of incidents in %d steps; the receiver got %d messages", len(want), until, len(hook.told()))
 	verifyTold(t, hook, stored["ClickHouse"], false)
+	s.verify(want)
+}
+
+// verify makes sure that of what the story told no more than one incident came, which is over, and of what it told in the end, one.
+func (s *story) verify(events []incident.Event) {
+	t := s.t
+	t.Helper()
 	found, last := 0, map[uint32]map[string]incident.Status{}
-	for _, e := range want {
+	for _, e := range events {
 		for _, v := range e.Incident.Victims {
 			if last[v] == nil {
 				last[v] = map[string]incident.Status{}
