@@ -1,10 +1,8 @@
 package service
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -26,7 +24,6 @@ import (
 
 	"github.com/routevigil/routevigil/alert/channel"
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
-	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
@@ -801,22 +798,7 @@ func (x *batches) collect() {
 }
 
 // judge gives all batches to an engine, and returns what that finds.
-func (x *batches) judge() []incident.Event {
-	keeper, err := newKeeper(x.c, "test", testLog(x.t), prometheus.NewRegistry())
-	if err != nil {
-		x.t.Fatal(err)
-	}
-	defer keeper.close()
-	p := &pipeline{log: testLog(x.t)}
-	p.engine = detect.New(x.c.Detect, keeper.knowledge(), p.collect)
-	if err := loadBaseline(x.c.Ingest.Baseline, p.engine, p.log); err != nil {
-		x.t.Fatal(err)
-	}
-	for _, b := range x.list {
-		p.judge(b)
-	}
-	return p.events
-}
+func (x *batches) judge() []incident.Event { return judge(x.t, x.c, x.list) }
 
 // disk is a small one.
 type disk struct {
@@ -1116,27 +1098,5 @@ func compareRows(t *testing.T, name string, from store.Store, want map[string]bo
 	}
 	if wrong > 10 {
 		t.Errorf("%s: %d rows are wrong of %d", name, wrong, len(want))
-	}
-}
-
-// compareEvents compares changes of incidents as JSON.
-func compareEvents(t *testing.T, name string, got, want []incident.Event) {
-	t.Helper()
-	if len(got) != len(want) {
-		t.Errorf("%s has %d changes of incidents, undisturbed there are %d", name, len(got), len(want))
-	}
-	for i := range min(len(got), len(want)) {
-		g, err := json.Marshal(&got[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		w, err := json.Marshal(&want[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(g, w) {
-			t.Errorf("change %d in %s is\n%s\nand undisturbed\n%s", i, name, g, w)
-			return
-		}
 	}
 }

@@ -310,6 +310,10 @@ func (p *pipeline) judge(b *ingest.Batch) {
 		u.Time = min(u.Time, b.Watermark)
 		p.engine.Apply(u)
 	}
+	if len(b.Updates) == 0 { // of several in a row only the last is recorded
+		p.engine.AdvanceIdle(b.Watermark)
+		return
+	}
 	p.engine.Advance(b.Watermark)
 }
 
