@@ -38,13 +38,16 @@ import (
 // The proof by fault: the roles run as processes against servers of their own, a known stream goes through them, and all
 // the while something is being broken. See [TestFaults].
 var (
-	faultsFor  = flag.Duration("faults", 40*time.Second, "how long the tests of faults break things")
+	faultsFor  = flag.Duration("faults", 25*time.Second, "how long each of the tests of faults breaks things; where it is more than a minute they run side by side")
 	faultsSeed = flag.Uint64("faults.seed", 0, "what the tests of faults draw from; 0 for another one each time")
 	faultsLog  = flag.String("faults.log", "error", "the level from which on what the processes of the tests of faults log is shown")
 )
 
 // faultSeed is what this run draws from.
 func faultSeed(t *testing.T) uint64 {
+	if *faultsFor > time.Minute {
+		t.Parallel()
+	}
 	seed := *faultsSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -504,7 +507,7 @@ func TestFaults(t *testing.T) {
 	brokers := newProxy(t, ports[0], "127.0.0.1:"+ports[1])
 	kafkaPorts := servertest.Ports(t, 1)
 	disks := map[string]*disk{}
-	for name, size := range map[string]string{"Kafka": "512m", "ClickHouse": "1g", "detect 1": "64m", "record 2": "256m", "notify 1": "64m", "notify 2": "64m"} {
+	for name, size := range map[string]string{"Kafka": "2g", "ClickHouse": "2g", "detect 1": "64m", "record 2": "512m", "notify 1": "128m", "notify 2": "128m"} {
 		d := &disk{}
 		d.directory, d.fill, d.free = mountDisk(t, size)
 		disks[name] = d
@@ -516,6 +519,7 @@ func TestFaults(t *testing.T) {
 	s := &story{feed: newFeed(t), t: t}
 	hook := newReceiver(t)
 	c := onKafka(t, brokers.address(), s.feed)
+	c.Kafka.Checkpoint = 4 * time.Second
 	c.Kafka.Duplicates, c.Kafka.Timeout = 2*time.Minute, 5*time.Second // as long as one collector may lag behind the other
 	c.Store.ClickHouse.Addresses = []string{servers.address()}
 	c.Store.ClickHouse.Database = clickhousetest.Database()
@@ -665,7 +669,7 @@ func TestFaultsEmbedded(t *testing.T) {
 	c := configuration(t, "ws://"+feedWay.address(), told)
 	c.Knowledge.Relationships = writeRelationships(t) // what is inferred, and when, is not the same each time
 	d := &disk{}
-	d.directory, d.fill, d.free = mountDisk(t, "256m")
+	d.directory, d.fill, d.free = mountDisk(t, "512m")
 	c.Store.Directory = filepath.Join(d.directory, "store")
 	kept := &batches{t: t, c: c}
 	m := newMember(t, "serve", c, kept.collect, serveArguments(t, c)...)
@@ -742,6 +746,15 @@ func TestFaultsEmbedded(t *testing.T) {
 	}
 	judged := kept.judge()
 	compareEvents(t, "the store", got, judged)
+	if t.Failed() { // the last of what it was judged by
+		for i, b := range kept.list[max(0, len(kept.list)-60):] {
+			line := fmt.Sprintf("batch %d: %d updates", max(0, len(kept.list)-60)+i+1, len(b.Updates))
+			if n := len(b.Updates); n > 0 {
+				line += fmt.Sprintf(" of %s to %s", b.Updates[0].Time.Time().Format("05.000000"), b.Updates[n-1].Time.Time().Format("05.000000"))
+			}
+			t.Logf("%s, watermark %s", line, b.Watermark.Time().Format("05.000000"))
+		}
+	}
 	for n := range w.events {
 		if n > uint64(len(got)) {
 			t.Errorf("event %d was seen, and there are %d", n, len(got))
@@ -1027,7 +1040,7 @@ func compareStores(t *testing.T, members map[string]*member, rows map[string]boo
 	}
 	again := members["detect 1"].c
 	again.Store.Directory = t.TempDir()
-	want, _ := undisturbed(t, again, until)
+	want, _ := undisturbed(t, again, until, patience+*faultsFor)
 	for name, events := range stored {
 		compareEvents(t, name, events, want)
 	}

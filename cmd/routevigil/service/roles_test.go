@@ -267,7 +267,7 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 		got = append(got, change(&events[i]))
 	}
 
-	judged, rows := undisturbed(t, c, until)
+	judged, rows := undisturbed(t, c, until, patience)
 	var want []string
 	for i := range judged {
 		want = append(want, change(&judged[i]))
@@ -316,8 +316,9 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 	}
 }
 
-// undisturbed goes through the log up to a step with a new detector, and returns what that finds, and how many routes there were.
-func undisturbed(t *testing.T, c config.Config, until uint64) (events []incident.Event, rows uint64) {
+// undisturbed goes through the log up to a step with a new detector, and returns what that finds, and how many routes there were. It
+// may take so long.
+func undisturbed(t *testing.T, c config.Config, until uint64, most time.Duration) (events []incident.Event, rows uint64) {
 	t.Helper()
 	d, err := NewDetector(t.Context(), c, "test", testLog(t))
 	if err != nil {
@@ -334,7 +335,7 @@ func undisturbed(t *testing.T, c config.Config, until uint64) (events []incident
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	once := map[string]bool{}
 	for number := uint64(0); number < until; {
