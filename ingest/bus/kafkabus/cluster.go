@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/compress"
 )
 
 // Names of the topics, after the prefix.
@@ -49,6 +50,10 @@ const (
 
 // maxMessage is the largest message that topics take, in octets: a frame, an incident.
 const maxMessage = 4 << 20
+
+// kafka-go knows one level of Zstandard for all of a program. The fastest one takes half the time of its usual one, for 4
+// to 8 % more octets (TestSizeOnTheWire).
+func init() { compress.ZstdCodec.Level = 1 }
 
 // Cluster is a connection to Kafka. It is safe for concurrent use.
 type Cluster struct {
