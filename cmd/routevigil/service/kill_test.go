@@ -55,6 +55,16 @@ type process struct {
 // launch starts "routevigil serve" with a configuration that says what c does.
 func launch(t *testing.T, c config.Config) *process {
 	t.Helper()
+	p, err := begin(t, "serve", serveArguments(t, c)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// serveArguments are those with which "routevigil serve" does what c says.
+func serveArguments(t *testing.T, c config.Config) []string {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "routevigil.yaml")
 	var text strings.Builder
 	fmt.Fprintf(&text, "archive: {broker: %q, ris: %q}\ningest:\n  backfill: {enabled: %t, interval: %s}\n", c.Archive.Broker, c.Archive.RIS,
@@ -66,17 +76,14 @@ func launch(t *testing.T, c config.Config) *process {
 	for _, w := range c.Alert.Webhooks {
 		fmt.Fprintf(&text, "alert: {webhooks: [{name: %q, url: %q, secret: %q, timeout: %s}]}\n", w.Name, string(w.URL), string(w.Secret), w.Timeout)
 	}
+	fmt.Fprintf(&text, "knowledge:\n  as_rel: %q\n", c.Knowledge.Relationships)
 	for _, m := range c.Knowledge.IRR.Mirrors {
-		fmt.Fprintf(&text, "knowledge: {irr: {mirrors: [{source: %q, nrtm4: %q, key: %q, nrtm3: %q, dumps: %q, serial: %q}]}}\n", m.Source, m.NRTM4, m.Key, m.NRTM3, m.Dumps, m.Serial)
+		fmt.Fprintf(&text, "  irr: {mirrors: [{source: %q, nrtm4: %q, key: %q, nrtm3: %q, dumps: %q, serial: %q}]}\n", m.Source, m.NRTM4, m.Key, m.NRTM3, m.Dumps, m.Serial)
 	}
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := begin(t, "serve", "serve", "-c", file, "--log-level", "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return []string{"serve", "-c", file, "--log-level", "warn"}
 }
 
 // begin starts the program, and returns when it listens, or has ended.

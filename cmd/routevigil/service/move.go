@@ -99,8 +99,8 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Sync(), out.Close())
 }
 
-// quiet is how long a service must have given no sign of life in ClickHouse before its store is taken over.
-const quiet = 6 * time.Second
+// silence is how long a service must have given no sign of life in ClickHouse before its store is taken over.
+const silence = 6 * time.Second
 
 // Import brings an export into the store of c, which is made if it is not there. No service may be writing to it. kept
 // are the folders of knowledge that were there already, and stay as they are.
@@ -133,9 +133,9 @@ func unattended(ctx context.Context, c config.Store, log *slog.Logger) error {
 		return err
 	}
 	defer r.Close()
-	bounded, cancel := context.WithTimeout(ctx, 3*quiet)
+	bounded, cancel := context.WithTimeout(ctx, 3*silence)
 	defer cancel()
-	err = r.Silence(bounded, quiet)
+	err = r.Silence(bounded, silence)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("database %s: a service is writing to it; stop \"routevigil serve\" or \"routevigil record\" first, and start it again afterwards", c.ClickHouse.Database)
 	}

@@ -318,6 +318,10 @@ func (p *pipeline) judge(b *ingest.Batch) {
 		p.engine.Apply(u)
 	}
 	sign(len(b.Updates))
+	if len(b.Updates) == 0 { // of several in a row only the last is recorded
+		p.engine.AdvanceIdle(b.Watermark)
+		return
+	}
 	p.engine.Advance(b.Watermark)
 }
 

@@ -1,9 +1,12 @@
 package service
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/routevigil/routevigil/alert"
+	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/rpki"
@@ -234,4 +238,108 @@ func TestCheckpointRefused(t *testing.T) {
 	if wait := time.Until(p.saved.Add(p.every)); wait > time.Minute || wait < -time.Minute {
 		t.Errorf("it is tried again in %s", wait)
 	}
+}
+
+// compareEvents compares changes of incidents as JSON.
+func compareEvents(t *testing.T, name string, got, want []incident.Event) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s has %d changes of incidents, undisturbed there are %d", name, len(got), len(want))
+	}
+	for i := range min(len(got), len(want)) {
+		g, err := json.Marshal(&got[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := json.Marshal(&want[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(g, w) {
+			t.Errorf("change %d in %s is\n%s\nand undisturbed\n%s", i, name, g, w)
+			return
+		}
+	}
+}
+
+// engineOf is a pipeline without bus and store that has read the baseline.
+func engineOf(t *testing.T, c config.Config) *pipeline {
+	t.Helper()
+	keeper, err := newKeeper(c, "test", testLog(t), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keeper.close()
+	p := &pipeline{log: testLog(t)}
+	p.engine = detect.New(c.Detect, keeper.knowledge(), p.collect)
+	if err := loadBaseline(c.Ingest.Baseline, p.engine, p.log); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// judge gives batches to an engine with the baseline, and returns what that finds.
+func judge(t *testing.T, c config.Config, list []*ingest.Batch) []incident.Event {
+	t.Helper()
+	p := engineOf(t, c)
+	for _, b := range list {
+		p.judge(b)
+	}
+	return p.events
+}
+
+// Of batches in a row that only move event time the last is recorded, and a recovery must find from that one what was found from
+// all: else it takes a change for another one, and tells it again.
+func TestTicksTogether(t *testing.T) {
+	c := configuration(t, "ws://127.0.0.1:1")
+	c.Knowledge.Relationships = writeRelationships(t)
+	p := engineOf(t, c)
+	s, err := embedded.Open(c.Store.Embedded(), testLog(t), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p.store, p.router, p.metrics = s, alert.NewRouter(nil), newPipelineMetrics(prometheus.NewRegistry())
+	const seed = 5
+	random := rand.New(rand.NewPCG(seed, 0))
+	clock := ingest.TimeOf(time.Now())
+	process := func(b *ingest.Batch) {
+		t.Helper()
+		if err := p.process(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ticks := 0
+	say := func(updates ...ingest.Update) {
+		for i := range updates {
+			clock += ingest.Time(random.IntN(2000))
+			updates[i].Time = clock
+		}
+		process(&ingest.Batch{Updates: updates, Watermark: clock})
+		for range random.IntN(40) {
+			clock += ingest.Time(random.IntN(60_000))
+			process(&ingest.Batch{Watermark: clock})
+			ticks++
+		}
+	}
+	for i := range 30 {
+		say(hijack(i, 0, 6)...)
+		say(hijack(i, 6, sessions)...)
+		say(heal(i)...)
+	}
+	var recorded []*ingest.Batch
+	for b, err := range s.BatchesSince(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		recorded = append(recorded, b)
+	}
+	got, err := s.Events(t.Context(), "", 0, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) < 60 || len(recorded) > ticks/2 {
+		t.Errorf("%d changes, %d batches of %d ticks: the test tests less than it should", len(got), len(recorded), ticks)
+	}
+	compareEvents(t, "the store", got, judge(t, c, recorded))
 }

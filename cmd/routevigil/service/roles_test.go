@@ -113,7 +113,7 @@ func roleArguments(t *testing.T, name string, c config.Config, flags ...string) 
 	var text strings.Builder
 	fmt.Fprintf(&text, "ingest:\n  backfill: {enabled: false}\n  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n",
 		c.Ingest.RISLive.Name, c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
-	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {kind: %s, directory: %q, clickhouse: {addresses: [%q], database: %s, write_timeout: %s}}\napi: {listen: %q}\n",
+	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {kind: %s, directory: %q, clickhouse: {addresses: [%q], database: %q, write_timeout: %s}}\napi: {listen: %q}\n",
 		c.Detect.Hold, c.Detect.Report, c.Store.Kind, c.Store.Directory, c.Store.ClickHouse.Addresses[0], c.Store.ClickHouse.Database, c.Store.ClickHouse.WriteTimeout, c.API.Listen)
 	fmt.Fprintf(&text, "knowledge: {as_rel: %q}\n", c.Knowledge.Relationships)
 	fmt.Fprintf(&text, "kafka: {brokers: [%q], prefix: %q, duplicates: %s, takeover: %s, checkpoint: %s, timeout: %s}\n",
@@ -268,7 +268,7 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 		got = append(got, change(&events[i]))
 	}
 
-	judged, rows := undisturbed(t, c, until)
+	judged, rows := undisturbed(t, c, until, patience)
 	var want []string
 	for i := range judged {
 		want = append(want, change(&judged[i]))
@@ -317,8 +317,9 @@ func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases
 	}
 }
 
-// undisturbed goes through the log up to a step with a new detector, and returns what that finds, and how many routes there were.
-func undisturbed(t *testing.T, c config.Config, until uint64) (events []incident.Event, rows uint64) {
+// undisturbed goes through the log up to a step with a new detector, and returns what that finds, and how many routes there were. It
+// may take so long.
+func undisturbed(t *testing.T, c config.Config, until uint64, most time.Duration) (events []incident.Event, rows uint64) {
 	t.Helper()
 	d, err := NewDetector(t.Context(), c, "test", testLog(t))
 	if err != nil {
@@ -335,7 +336,7 @@ func undisturbed(t *testing.T, c config.Config, until uint64) (events []incident
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	once := map[string]bool{}
 	for number := uint64(0); number < until; {
