@@ -526,8 +526,10 @@ func TestFaults(t *testing.T) {
 	c.Store.ClickHouse.WriteTimeout = 5 * time.Second
 	members := map[string]*member{}
 	names := []string{"collect 1", "collect 2", "detect 1", "detect 2", "record 1", "record 2", "notify 1", "notify 2", "api 1"}
-	for _, name := range names {
+	listen := servertest.Ports(t, len(names))
+	for i, name := range names {
 		own, flags := c, []string(nil)
+		own.API.Listen = "127.0.0.1:" + listen[i] // a recorder that stands by listens there twice
 		own.Store.Directory = filepath.Join(t.TempDir(), "store")
 		if d := disks[name]; d != nil {
 			own.Store.Directory = filepath.Join(d.directory, "store")

@@ -110,7 +110,10 @@ func begin(t testing.TB, name string, arguments ...string) (*process, error) {
 		for lines.Scan() {
 			if _, url, ok := strings.Cut(lines.Text(), " on http://"); ok {
 				host, _, _ := strings.Cut(url, "/")
-				address <- "http://" + host
+				select {
+				case address <- "http://" + host:
+				default: // it has said so before
+				}
 				continue
 			}
 			t.Log(name + ": " + lines.Text())
