@@ -15,8 +15,10 @@ import (
 
 // A collector that is blind is an incident of its own, and marks those that depend on it: nobody must take what a
 // blind collector does not say for something that is not there. It is blind when most of the peers that it had are
-// gone, when it fell silent though it used to say much, or when most of what it says is old. All of that is in the
-// updates and in event time, which goes on with other feeds or, live, by itself: so a replay tells the same.
+// gone, when it fell silent though it used to say much, when most of what it says is old, or when the source that hears it
+// is not connected. All but the last is in the updates and in event time, which goes on with other feeds or, live, by
+// itself: so a replay tells the same. Of the last there are signs of life of the sources (Engine.Sign), which are in no
+// history.
 //
 // Nobody is told of
 //   - sessions that are reset: most must be gone for a minute;
@@ -29,6 +31,7 @@ import (
 
 const (
 	feedFewFor    = time.Minute     // most peers must be gone for so long
+	feedLostFor   = time.Minute     // so long must no source that hears it have been connected
 	feedSilentFor = 5 * time.Minute // so long must it have said nothing
 	feedBusy      = 54              // that spoke in so many minutes of its last whole hour
 	feedOld       = 2 * time.Minute // so old is what lags
@@ -45,6 +48,8 @@ type feedState struct {
 	Heard     ingest.Time // the last look at which it had said something
 	LastHour  int         // minutes of the last whole hour in which it said something
 	ThisHour  int
+	Sources   []string    // that have said that they hear it, in order of their names
+	Lost      ingest.Time // since when none of these is connected; 0 while one is, or nobody knows
 	Late      ingest.Time // since when most of what it says is old; 0 while not
 	Why       string      // what makes it blind; "" while it sees
 	Since     ingest.Time // since when
@@ -76,6 +81,46 @@ func (e *Engine) heard(u *ingest.Update) {
 	e.feedNews = true
 }
 
+// Sign takes a sign of life of a source: it is connected, and hears these collectors among others. Where signs have come
+// they must go on: after a minute without, a collector that none of its sources hears any more, and that says nothing, is
+// cut off. Signs are not in the history that is replayed, and not in snapshots: until the first one nothing is concluded.
+func (e *Engine) Sign(source string, collectors []string) {
+	if e.clock == 0 {
+		return // nobody knows the time yet
+	}
+	e.signs[source] = e.clock
+	for _, name := range collectors {
+		f := e.feeds[name]
+		if f == nil {
+			continue // none of its peers counts
+		}
+		if i, known := slices.BinarySearch(f.Sources, source); !known {
+			f.Sources = slices.Insert(f.Sources, i, source)
+		}
+	}
+	for _, f := range e.feeds {
+		e.feedNews = e.feedNews || f.Lost != 0 && slices.Contains(f.Sources, source)
+	}
+}
+
+// lost notes since when no source of a collector has been connected.
+func (e *Engine) lost(f *feedState) {
+	last := ingest.Time(0)
+	for _, source := range f.Sources {
+		at, known := e.signs[source]
+		if !known {
+			return // as it was: nobody knows
+		}
+		last = max(last, at)
+	}
+	switch gone := len(f.Sources) > 0 && e.clock.Sub(max(last, f.Heard)) >= feedLostFor; {
+	case !gone:
+		f.Lost = 0
+	case f.Lost == 0:
+		f.Lost = max(last, 1)
+	}
+}
+
 // nextFeedLook is when the feeds are to be looked at: each minute while there is anything new, and when what was seen has lasted for
 // long enough; 0: never.
 func (e *Engine) nextFeedLook() ingest.Time {
@@ -97,6 +142,13 @@ func (e *Engine) nextFeedLook() ingest.Time {
 		}
 		if f.Late != 0 {
 			at(f.Late.Add(feedOldFor))
+		}
+		if f.Lost == 0 {
+			for _, source := range f.Sources {
+				if sign, known := e.signs[source]; known {
+					at(max(sign, f.Heard).Add(feedLostFor))
+				}
+			}
 		}
 	}
 	return next
@@ -128,6 +180,10 @@ func (e *Engine) lookAtFeeds() {
 	for _, name := range slices.Sorted(maps.Keys(e.feeds)) {
 		f := e.feeds[name]
 		before := f.Why
+		if f.Said > 0 {
+			f.Heard = e.clock
+		}
+		e.lost(f)
 		f.look(feedName(name), up[name], e.clock)
 		if f.Why == before {
 			continue
@@ -136,7 +192,7 @@ func (e *Engine) lookAtFeeds() {
 		if f.Why != "" {
 			if before == "" {
 				f.Since = e.clock
-				for _, t := range []ingest.Time{f.Few, f.Heard, f.Late} {
+				for _, t := range []ingest.Time{f.Few, f.Heard, f.Late, f.Lost} {
 					if t != 0 {
 						f.Since = min(f.Since, t)
 					}
@@ -188,12 +244,13 @@ func (f *feedState) look(name string, up int, at ingest.Time) {
 	}
 	since(&f.Few, 2*up < f.Usual)
 	if f.Said > 0 {
-		f.Heard = at
 		since(&f.Late, 2*f.Old > f.Said)
 	}
 	f.Said, f.Old = 0, 0
 	why := ""
 	switch {
+	case f.Lost != 0:
+		why = fmt.Sprintf("%s is cut off: what hears it has not been connected since %s", name, minute(f.Lost))
 	case f.Few != 0 && at.Sub(f.Few) >= feedFewFor && up == 0:
 		why = fmt.Sprintf("%s is down: none of its %s is left", name, plural(f.Usual, "peer", "peers"))
 	case f.Few != 0 && at.Sub(f.Few) >= feedFewFor:

@@ -425,6 +425,8 @@ func mergeLedgers(ic *incidentCase) ledger {
 			merged.add("scale.one_origin", w, "table", "", "%s of one origin: this may be policy", plural(n, "prefix", "prefixes"))
 		case n >= 10:
 			merged.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once of %d origins are hardly policy", n, len(ic.victims))
+		case len(ic.victims) >= 3:
+			merged.add("scale.some_origins", weightManyPrefixes/2, "table", "", "%d prefixes at once of %d origins are hardly policy", n, len(ic.victims))
 		}
 	}
 	return merged
@@ -474,7 +476,8 @@ func (c *correlator) share(ic *incidentCase) float64 {
 // severity ranks an incident by kind, spread and certainty: an attack seen by half of the full
 // feeds is critical, one seen by less than a twentieth is medium, and so is a re-origination, whose traffic
 // goes astray as surely. Squatting, by which none does, is a step below. A leak must also be large; one of more-specifics of one's own is low, and high at the
-// most. Doubt (confidence below 0.8) costs one step. Mistakes never exceed medium. That a watched network has a new
+// most. Doubt (confidence below 0.8) costs one step, and two of squatting, as nearly all
+// new networks are honest. Mistakes never exceed medium. That a watched network has a new
 // neighbour or prefix is low, and medium where half of the full feeds see it; a path against its policy is medium,
 // and high then. Watches have the last word, see [severe].
 func severity(k incident.Kind, prefixes int, confidence, share float64) incident.Severity {
@@ -529,7 +532,11 @@ func severity(k incident.Kind, prefixes int, confidence, share float64) incident
 		rank = incident.Low.Rank()
 	}
 	if confidence < 0.8 {
-		rank = max(0, rank-1)
+		rank--
+		if k == incident.Squatting {
+			rank--
+		}
+		rank = max(0, rank)
 	}
 	return incident.Severities[rank]
 }

@@ -74,9 +74,6 @@ func (c Configuration) Validate() error {
 // tick is the quantum of event time at which findings become incidents.
 const tick = ingest.Time(100_000)
 
-// maxPending bounds the updates that wait for parallel shards.
-const maxPending = 4096
-
 // maxStatePaths bounds the sample of paths in an OriginState.
 const maxStatePaths = 20
 
@@ -88,7 +85,7 @@ type Engine struct {
 	links   *linkMemory
 	history *origins.Clock // shared by the shards' tables; written between ticks only
 	shards  []*shard
-	pending []pendingUpdate
+	pending waiting
 	gone    map[peerID]bool // sources whose session ended after the pending updates
 	goneAt  ingest.Time
 	cases   *correlator
@@ -111,7 +108,8 @@ type Engine struct {
 
 	witnesses witnesses // as of the last look
 
-	feeds        map[string]*feedState // by collector
+	feeds        map[string]*feedState  // by collector
+	signs        map[string]ingest.Time // the last sign of life, by source
 	lastFeed     *feedState
 	lastFeedName string
 	feedNews     bool // something was heard since the last look at them
@@ -119,16 +117,10 @@ type Engine struct {
 	idScratch []uint32
 }
 
-type pendingUpdate struct {
-	peer   peerID
-	pathID uint32
-	update *ingest.Update
-}
-
 // New returns an engine that learns until [Engine.FinishBaseline] or the end of its warm-up. emit
 // receives every change of every incident, in order of sequence, during Apply and Advance.
 func New(c Configuration, k Knowledge, emit func(incident.Event)) *Engine {
-	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{}, feeds: map[string]*feedState{},
+	e := &Engine{config: c, peers: newPeerSet(), links: newLinkMemory(), bursts: newSpecifics(), learn: true, gone: map[peerID]bool{}, feeds: map[string]*feedState{}, signs: map[string]ingest.Time{},
 		history: origins.NewClock(c.HalfLife), lastVRPs: k.VRPs}
 	e.given, e.infers = k, k.Relationships == nil
 	k.Relationships = e.relationships()
@@ -205,10 +197,9 @@ func (e *Engine) applyRoutes(u *ingest.Update) {
 			e.shards[0].apply(id, pathID, u)
 			continue
 		}
-		c := u.Clone()
-		e.pending = append(e.pending, pendingUpdate{id, pathID, &c})
+		e.pending.add(id, pathID, u)
 	}
-	if len(e.pending) >= maxPending {
+	if len(e.pending.updates) >= maxPending {
 		e.flush()
 	}
 }
@@ -230,14 +221,14 @@ func (e *Engine) pathIDs(u *ingest.Update) []uint32 {
 
 // flush applies the pending updates in all shards at once, and then the ends of sessions.
 func (e *Engine) flush() {
-	if len(e.pending) > 0 {
+	if len(e.pending.updates) > 0 {
 		e.parallel(func(s *shard) {
-			for _, p := range e.pending {
-				s.apply(p.peer, p.pathID, p.update)
+			for i := range e.pending.updates {
+				p := &e.pending.updates[i]
+				s.apply(p.peer, p.pathID, &p.update)
 			}
 		})
-		clear(e.pending)
-		e.pending = e.pending[:0]
+		e.pending.reset()
 	}
 	if len(e.gone) > 0 {
 		e.parallel(func(s *shard) { s.peersGone(e.gone, e.goneAt) })
@@ -376,6 +367,7 @@ func (e *Engine) LoadBaseline(next func() (*ingest.Update, error)) error {
 	for {
 		u, err := next()
 		if errors.Is(err, io.EOF) {
+			e.dumped = true // also where it has no row: then that is how things stood
 			e.FinishBaseline()
 			return nil
 		}
@@ -407,16 +399,19 @@ func (e *Engine) FinishBaseline() {
 	e.flush()
 	e.shareLearned()
 	e.learn = false
+	need, full := e.cases.need(), len(e.fullFeed())
 	e.parallel(func(s *shard) {
-		s.learning, s.warmSince, s.partial = false, e.clock, !e.dumped
+		s.warmSince, s.partial, s.need = e.clock, !e.dumped, need
 		for id, en := range s.table.all() {
-			s.takeAsNormal(id, e.remembers, e.clock)
+			s.takeAsNormal(id, e.remembers, full, e.clock)
 			s.table.history.Each(en.origins, func(o *origins.Pair) bool {
 				s.warmSince = max(s.warmSince, o.First())
 				return true
 			})
 		}
+		s.learning = false
 	})
+	e.shareLearned()
 	for _, s := range e.shards { // one answer for all, whatever each has seen
 		for _, t := range e.shards {
 			s.warmSince = max(s.warmSince, t.warmSince)

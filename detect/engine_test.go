@@ -36,8 +36,12 @@ func announcement(peer ingest.Peer, p netip.Prefix, path ...uint32) ingest.Updat
 
 var start = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func loaded(us []ingest.Update) *Engine {
-	e := New(DefaultConfiguration(), Knowledge{}, func(ev incident.Event) { panic(ev.Incident.Title) })
+func loaded(us []ingest.Update) *Engine { return loadedOn(1, us) }
+
+func loadedOn(shards int, us []ingest.Update) *Engine {
+	c := DefaultConfiguration()
+	c.Shards = shards
+	e := New(c, Knowledge{}, func(ev incident.Event) { panic(ev.Incident.Title) })
 	for i := range us {
 		row := us[i]
 		row.Kind = ingest.RIB
@@ -201,13 +205,15 @@ func TestBaselineBroughtUpToDate(t *testing.T) {
 
 func TestRepeatsDoNotAllocate(t *testing.T) {
 	us := world(4, 1000)
-	e := loaded(us)
-	i := 0
-	if n := testing.AllocsPerRun(len(us), func() {
-		e.Apply(&us[i%len(us)])
-		i++
-	}); n != 0 {
-		t.Errorf("a repeated announcement allocates %v times", n)
+	for _, shards := range []int{1, 3} {
+		e := loadedOn(shards, us)
+		i := 0
+		if n := testing.AllocsPerRun(3*maxPending, func() {
+			e.Apply(&us[i%len(us)])
+			i++
+		}); n != 0 {
+			t.Errorf("%d shards: a repeated announcement allocates %v times", shards, n)
+		}
 	}
 }
 
@@ -235,14 +241,42 @@ func TestKnownPathChangesDoNotAllocate(t *testing.T) {
 }
 
 func BenchmarkRepeats(b *testing.B) {
-	for _, prefixes := range []int{1000, 200_000} {
-		b.Run(fmt.Sprint(prefixes), func(b *testing.B) {
-			us := world(4, prefixes)
-			e := loaded(us)
+	for _, on := range []struct{ shards, prefixes int }{{1, 1000}, {1, 200_000}, {4, 200_000}} {
+		b.Run(fmt.Sprintf("%d prefixes, %d shards", on.prefixes, on.shards), func(b *testing.B) {
+			us := world(4, on.prefixes)
+			e := loadedOn(on.shards, us)
 			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				e.Apply(&us[i%len(us)])
+			n, from := 0, processor(b)
+			for ; b.Loop(); n++ {
+				e.Apply(&us[n%len(us)])
+			}
+			reportProcessor(b, from, n)
+		})
+	}
+}
+
+// A table dump that was read and has no row says that nobody announced anything; no table dump says nothing.
+func TestTableDumpWithoutRows(t *testing.T) {
+	for _, dumped := range []bool{true, false} {
+		opened := 0
+		e := New(DefaultConfiguration(), Knowledge{}, func(ev incident.Event) {
+			if ev.Change == incident.Opened && ev.Incident.Kind == incident.Squatting {
+				opened++
 			}
 		})
+		if dumped {
+			if err := e.LoadBaseline(func() (*ingest.Update, error) { return nil, io.EOF }); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			e.FinishBaseline()
+		}
+		for _, u := range world(5, 1) {
+			e.Apply(&u)
+		}
+		e.Finish()
+		if want := map[bool]int{true: 1}[dumped]; opened != want {
+			t.Errorf("%d new networks were told, want %d (a dump was read: %t)", opened, want, dumped)
+		}
 	}
 }

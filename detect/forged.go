@@ -1,11 +1,14 @@
 package detect
 
 import (
+	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/detect/origins"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 )
@@ -19,11 +22,21 @@ import (
 //     that he won just this one;
 //   - a network does not buy transit of one that is smaller, and to be peers would not do where the suspect passes
 //     the route up to his own providers or on to peers;
-//   - networks buy transit where they are: a new provider mostly has some neighbour of his customer's already;
+//   - who registers his customers does so before he passes on their routes, lest his providers' filters drop them;
+//   - networks buy transit where they are: a new provider often has some neighbour of his customer's already;
 //   - what shows to the customers of the suspect alone is what a new peering looks like;
 //   - a more-specific that nobody announced before, by an AS that nobody uses to reach the block around it, was made
 //     for this way;
 //   - an attestation (ASPA), or an aut-num of the registry where the holder alone can write, names the neighbours there are.
+//
+// Of an origin that is a stranger there is no true path to compare with. Somebody else made it up where
+//   - an AS of the path is seen to have another route;
+//   - behind it stand two, one behind the other, of whom nobody has ever heard: new networks come one at a time;
+//   - an origin that could have the addresses, being of their part of the world, is reached over a new link to another part, for a
+//     more-specific: who forges an origin takes one that nobody wonders at, and who has another's prefix uses the links he has;
+//   - the holder's own number is on the path, as nobody helps to hijack himself (if it is not true after all, and a customer's).
+//
+// And who has just announced the prefix as his own, and now stands further on, is the suspect before those between.
 //
 // Where false alarms remain: a network that begins to sell transit and whose customers no data knows, or that has few and wins
 // one elsewhere; a new more-specific through a new upstream, as those have it done who move a part of their network or are
@@ -47,6 +60,9 @@ func (s *shard) newLink(id nodeID) (suspect, beneath uint32) {
 		}
 		if at != 0 && a != 0 && (a == origin || to != 0) && !s.linked(at, a) && (a == origin || s.implausible(at, a)) {
 			suspect, beneath = at, a
+		}
+		if nodes[id].flags&flagNovel == 0 {
+			break // nor is anything nearer to the origin
 		}
 		to, at = at, a
 	}
@@ -82,6 +98,12 @@ func (s *shard) fewCustomers(asn uint32) bool {
 	return n > 0 && s.sizesKnown() && float64(n*customerOdds) <= s.know.Relationships.MeanCustomers()
 }
 
+// manyCustomers reports that asn has so many customers, customerOdds times the mean, that one more is nothing to wonder at.
+func (s *shard) manyCustomers(asn uint32) bool {
+	n := s.know.Relationships.Customers(asn)
+	return n > 0 && s.sizesKnown() && float64(n) >= customerOdds*s.know.Relationships.MeanCustomers()
+}
+
 // sizesKnown reports that there are relationships enough to tell small networks from large ones by.
 func (s *shard) sizesKnown() bool { return s.know.Relationships.Len() >= 1000 }
 
@@ -91,11 +113,12 @@ func (s *shard) muchSmaller(a, b uint32) bool {
 	return n >= 8 && s.sizesKnown() && s.know.Relationships.Customers(a)*4 <= n
 }
 
-// smaller reports that a has fewer customers than b, who has some. (Of the relationships of June 2018, where a network with 4
-// customers or more buys transit, 7 % of its providers have fewer; of any networks that have customers, 80 % do.)
+// smaller reports that a has fewer customers than b, who has some, by a third at least, as not all are known. (Of the
+// relationships of June 2018, where a network with 4 customers or more buys transit, 7 % of its providers have fewer; of any
+// networks that have customers, 80 % do.)
 func (s *shard) smaller(a, b uint32) bool {
 	n := s.know.Relationships.Customers(b)
-	return n >= 4 && s.sizesKnown() && s.know.Relationships.Customers(a) < n
+	return n >= 4 && s.sizesKnown() && s.know.Relationships.Customers(a)*3 <= n*2
 }
 
 // judgeForged judges routes with a usual origin: somebody may have written the right origin behind
@@ -127,7 +150,7 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 	}
 	if cover != nil {
 		v.kind, v.covering = incident.ForgedPathSubprefix, cover.prefix
-		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was never announced before, only %s", e.prefix, cover.prefix)
+		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew/2), "history", s.baseline(), "%s was %s, only %s", e.prefix, s.knownBefore(e), cover.prefix)
 		switch {
 		case outside >= 2:
 			v.ledger.add("path.single_source", s.novelty(weightSingleSource), "table", "", "everybody has it by %s, and nobody reaches %s through AS%d", pathList(g.tail), cover.prefix, g.tail[outside])
@@ -144,6 +167,10 @@ func (s *shard) judgeForged(e *entry, g *group, origin uint32, cover *entry, usu
 		s.weighHypergiant(v, weightHypergiantLink, "finds new neighbours every day", beneath, suspect)
 	} else {
 		s.weighNeverTransit(v, suspect)
+	}
+	if again := s.triedBefore(e, g.tail, suspect, usual); again != nil {
+		v.offender, v.next = again.Origin(), after(g.tail, again.Origin())
+		v.ledger.add("path.tried_before", weightTriedBefore, "history", s.baseline(), "AS%d announced %s as its own from %s on", again.Origin(), e.prefix, minute(again.First()))
 	}
 	s.weighASPA(v, g.routes)
 	if org, same := s.know.Organisations.Same(suspect, origin); same {
@@ -189,6 +216,86 @@ func (s *shard) contradicted(e *entry, g *group) (denies, forger int) {
 	return 0, 0
 }
 
+// triedBefore returns the one nearest to suspect, on the collector's side of it, who has announced e as its own since watching
+// began, and is no usual origin; nil where there is none.
+func (s *shard) triedBefore(e *entry, tail []uint32, suspect uint32, usual []*origins.Pair) *origins.Pair {
+	for _, a := range tail[slices.Index(tail, suspect)+1:] {
+		if o := s.table.origin(e, a); o != nil && a != 0 && !o.MarkedUsual() && o.First() > s.warmSince && !hasOrigin(usual, a) {
+			return o
+		}
+	}
+	return nil
+}
+
+// holderBehind returns the usual origin that stands on a tail, behind which another one does; 0 where none stands there.
+func (s *shard) holderBehind(tail []uint32, origin uint32, usual []*origins.Pair) uint32 {
+	for _, a := range tail[slices.Index(tail, origin)+1:] {
+		if hasOrigin(usual, a) {
+			return a
+		}
+	}
+	return 0
+}
+
+// madeUp returns who seems to have written what stands behind him, two ASes at the least of which none was ever seen: the last one of
+// these, if there are more, or the AS before them, if he is none who wins new customers. 0 where there is nobody.
+func (s *shard) madeUp(tail []uint32, origin uint32) uint32 {
+	from := slices.Index(tail, origin)
+	at := from
+	for at < len(tail) && !s.seen(tail[at]) {
+		at++
+	}
+	switch n := at - from; {
+	case n >= 3:
+		return tail[at-1]
+	case n == 2 && at < len(tail) && (s.implausible(tail[at], tail[at-1]) || s.sizesKnown() && !s.manyCustomers(tail[at])):
+		return tail[at]
+	}
+	return 0
+}
+
+// foreignWay returns the AS beside an origin that may have forged it: the two were never neighbours, and the origin is of the RIR of the
+// addresses but that AS of another, which is returned too. 0 where there is none, or where it is one that wins customers every day.
+func (s *shard) foreignWay(p netip.Prefix, tail []uint32, origin uint32) (voucher uint32, rir string) {
+	voucher = after(tail, origin)
+	at, rir := s.rirOfASN(origin), s.rirOfASN(voucher)
+	if at == "" || rir == "" || at == rir || s.rirOf(p) != at || s.linked(origin, voucher) {
+		return 0, ""
+	}
+	if _, scrubs := topology.Scrubbing(voucher); scrubs || s.manyCustomers(voucher) {
+		return 0, ""
+	}
+	return voucher, rir
+}
+
+// rirOfASN names the RIR of an AS number, by the statistics or else by IANA's blocks, or "".
+func (s *shard) rirOfASN(asn uint32) string {
+	return cmp.Or(s.know.Delegations.ASN(asn).Registry, registry.RIROfASN(asn))
+}
+
+// rirOf is rirOfASN for a prefix.
+func (s *shard) rirOf(p netip.Prefix) string {
+	return cmp.Or(s.know.Delegations.Prefix(p).Registry, registry.RIROf(p))
+}
+
+// seen reports that an AS was on some harmless path, or is in the relationships.
+func (s *shard) seen(asn uint32) bool {
+	return asn == 0 || s.links.known(asn) || s.know.Relationships.Degree(asn) > 0 ||
+		slices.ContainsFunc(s.peers.list, func(p peerInfo) bool { return p.ASN == asn })
+}
+
+// knownBefore tells how new a more-specific is.
+func (s *shard) knownBefore(e *entry) string {
+	text := "never announced before"
+	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
+		if o.First() <= s.warmSince {
+			text = "known to hardly anybody before"
+		}
+		return o.First() > s.warmSince
+	})
+	return text
+}
+
 // manyLinks is the number of neighbours from which new ones are nothing to wonder at.
 const manyLinks = 100
 
@@ -218,6 +325,7 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 		v.ledger.add("path.many_customers", customersWeight(n, rels.MeanCustomers()), "relationships", source, "AS%d has %d customers: one more is nothing to wonder at", suspect, n)
 	}
 	s.weighNearby(v, suspect, beneath)
+	s.weighRegisteredCustomer(v, suspect, beneath)
 	s.weighAttestedProviders(v, suspect, beneath, down)
 	switch n := rels.Degree(beneath); {
 	case down:
@@ -231,18 +339,42 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 }
 
 // weighNearby adds whether two ASes of a new link have a neighbour in common. Networks buy transit where they are, and there
-// most have met the same others. (Of the relationships of June 2018, taking away one provider of a network that has more: of
-// providers with up to four times the mean of customers it has a neighbour in common with half, and with a network of that size
-// chosen at random in one case of six.) Of one with a single known neighbour that says little.
+// they have met the same others; that both are linked with a network with which everybody is says nothing.
+//
+// Of the relationships of June 2018, taking away one provider of a network that has more: a third of the providers with up to
+// the mean of customers, and two fifths of those with up to four times as many, have a neighbour of up to 1000 (a sixtieth of all
+// ASes) in common with it; chosen at random, one in fifty and one in twenty have. None at all have a half, and four fifths.
 func (s *shard) weighNearby(v *verdict, suspect, beneath uint32) {
 	rels := s.know.Relationships
-	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() || rels.Degree(beneath) < 2 {
+	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() {
 		return
 	}
-	if via, ok := rels.Between(suspect, beneath); ok {
-		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d, as new links often have it", via, suspect, beneath)
-	} else {
+	switch via, ok := rels.Between(suspect, beneath); {
+	case ok && rels.Degree(via) <= rels.ASes()/everybody:
+		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d: they are not far from each other", via, suspect, beneath)
+	case !ok && rels.Degree(beneath) > 1:
 		v.ledger.add("path.far_apart", weightFarApart, "relationships", rels.Main(), "AS%d and AS%d have no neighbour in common, as new links mostly have", suspect, beneath)
+	}
+}
+
+// everybody is the part of all ASes with which a network is linked that is near to none of them.
+const everybody = 60
+
+// weighRegisteredCustomer adds whether suspect has registered beneath as a customer, or as one of a customer's. His providers make
+// their filters of it, so that who registers his customers at all does so before he passes on their routes; but nobody checks whom
+// he enters.
+func (s *shard) weighRegisteredCustomer(v *verdict, suspect, beneath uint32) {
+	if n := s.know.Relationships.Customers(suspect); s.know.IRR == nil || n == 0 || n >= largeTransit {
+		return
+	}
+	r := s.conesOf(suspect).registered
+	_, member := slices.BinarySearch(r.ASNs, beneath)
+	switch {
+	case r.Any || r.Cut != "" || len(r.ASNs) < 2:
+	case member:
+		v.ledger.add("link.registered", weightLinkRegistered, "irr", s.know.IRR.Source(), "AS%d says that AS%d may be reached through it: it is in %s", suspect, beneath, r.Sets[0])
+	case len(r.Missing) == 0:
+		v.ledger.add("link.unregistered", weightLinkUnregistered, "irr", s.know.IRR.Source(), "AS%d says who may be reached through it, and AS%d is not in %s", suspect, beneath, r.Sets[0])
 	}
 }
 

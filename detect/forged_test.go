@@ -32,7 +32,7 @@ rib    23.70.0.0/16 c 2914 3356 701
 //
 //	AS3356  36 customers, among them the victim     AS3491  sells to the suspects below
 //	AS200001  at the edge     AS200002  two customers     AS200003  fifteen     AS200004  sixty     AS200005  two, a neighbour of a neighbour of the victim's
-//	AS701   twenty customers
+//	AS701   thirty customers
 func someInternet() *topology.Relationships {
 	b := topology.NewBuilder(topology.Published, "test")
 	sells := func(provider, customer uint32) { b.Set(provider, customer, topology.Provider) }
@@ -46,7 +46,7 @@ func someInternet() *topology.Relationships {
 	}
 	sells(3356, 36561)
 	b.Set(36561, 64_001, topology.Peer)
-	for i := range uint32(20) {
+	for i := range uint32(30) {
 		sells(701, 31_000+i)
 	}
 	for i, n := range []uint32{0, 2, 15, 60, 2} {
@@ -71,23 +71,33 @@ func TestForgedLinks(t *testing.T) {
 		offender     uint32
 		rules        string   // of its ledger, some
 		attested     []uint32 // the providers of AS36561 by its ASPA; nil: it has none
+		registered   string   // what is in the registry
 	}{
-		"who has no customers passes on a route":   {known, "3491 200001 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit", nil},
-		"a network of some size wins a customer":   {known, "3491 200003 36561", "", 0, "", nil},
-		"a large one does":                         {known, "3491 200004 36561", "", 0, "", nil},
-		"a small one does, which is rare":          {known, "3491 200002 36561", incident.ForgedPath, 200002, "path.new_link path.few_customers", nil},
-		"a much smaller one than its customer":     {known, "3491 200002 3356 36561", incident.ForgedPath, 200002, "path.new_link path.smaller", nil},
-		"further in than beside the origin":        {known, "3491 200001 3356 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit", nil},
-		"further in, to a provider of some size":   {known, "3491 200003 3356 36561", "", 0, "", nil},
-		"only its customers have it of a new peer": {known, "7018 200002 3356 36561", "", 0, "", nil},
-		"a scrubbing service":                      {known, "3491 3223 36561", "", 0, "", nil},
-		"a part of it, by a network of some size":  {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link", nil},
-		"a part of it, by a scrubbing service":     {part, "3491 3223 36561", "", 0, "", nil},
-		"a part of it, by the usual provider":      {part, "3356 36561", "", 0, "", nil},
-		"a small one, next door":                   {known, "3491 200005 36561", "", 0, "", nil},
-		"one that is smaller than its customer":    {other, "3491 200003 701", incident.ForgedPath, 200003, "path.new_link path.smaller path.far_apart", nil},
-		"of some size, and attested by nobody":     {known, "3491 200003 36561", incident.ForgedPath, 200003, "path.new_link aspa.no_provider", []uint32{3356}},
-		"of no size, and attested":                 {known, "3491 200001 36561", "", 0, "", []uint32{3356, 200001}},
+		"who has no customers passes on a route":   {known, "3491 200001 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit", nil, ""},
+		"a network of some size wins a customer":   {known, "3491 200003 36561", "", 0, "", nil, ""},
+		"a large one does":                         {known, "3491 200004 36561", "", 0, "", nil, ""},
+		"a small one does, which is rare":          {known, "3491 200002 36561", incident.ForgedPath, 200002, "path.new_link path.few_customers", nil, ""},
+		"a much smaller one than its customer":     {known, "3491 200002 3356 36561", incident.ForgedPath, 200002, "path.new_link path.smaller", nil, ""},
+		"further in than beside the origin":        {known, "3491 200001 3356 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit", nil, ""},
+		"further in, to a provider of some size":   {known, "3491 200003 3356 36561", "", 0, "", nil, ""},
+		"only its customers have it of a new peer": {known, "7018 200002 3356 36561", "", 0, "", nil, ""},
+		"a scrubbing service":                      {known, "3491 3223 36561", "", 0, "", nil, ""},
+		"a part of it, by a network of some size":  {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link", nil, ""},
+		"a part of it, by a scrubbing service":     {part, "3491 3223 36561", "", 0, "", nil, ""},
+		"a part of it, by the usual provider":      {part, "3356 36561", "", 0, "", nil, ""},
+		"a small one, next door":                   {known, "3491 200005 36561", "", 0, "", nil, ""},
+		"one that is smaller than its customer":    {other, "3491 200003 701", incident.ForgedPath, 200003, "path.new_link path.smaller path.far_apart", nil, ""},
+		"of some size, and attested by nobody":     {known, "3491 200003 36561", incident.ForgedPath, 200003, "path.new_link aspa.no_provider", []uint32{3356}, ""},
+		"of no size, and attested":                 {known, "3491 200001 36561", "", 0, "", []uint32{3356, 200001}, ""},
+		"of some size, and registers others": {known, "3491 200003 36561", incident.ForgedPath, 200003, "path.new_link path.far_apart link.unregistered", nil,
+			"as-set: AS200003:AS-CUSTOMERS / members: AS200003 / members: AS210200 / source: RADB"},
+		"a small one, and registers the victim": {known, "3491 200002 36561", "", 0, "", nil,
+			"as-set: AS200002:AS-CUSTOMERS / members: AS200002 / members: AS36561 / source: RADB"},
+		"of some size, and registers who knows whom": {known, "3491 200003 36561", "", 0, "", nil,
+			"as-set: AS200003:AS-CUSTOMERS / members: AS200003 / members: AS210200 / members: AS-GONE / source: RADB"},
+		"a part of it, behind two unknown":        {part, "3491 200003 131701 131702", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.made_up", nil, ""},
+		"a part of it, behind two of a large one": {part, "3491 200004 131701 131702", incident.SubprefixHijack, 131702, "specific.never_seen", nil, ""},
+		"the whole, behind two unknown":           {known, "3491 200003 131701 131702", incident.ForgedPath, 200003, "origin.never_seen path.made_up", nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.ReplaceAll(strings.ReplaceAll(forgery, "PREFIX", c.prefix), "PATH", "PEER "+c.path)
@@ -106,7 +116,7 @@ func TestForgedLinks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			k := Knowledge{Relationships: someInternet()}
+			k := Knowledge{Relationships: someInternet(), IRR: registries(t, c.registered)}
 			if c.attested != nil {
 				aspas := rpki.ASPAs{}
 				aspas.Add(36561, c.attested)

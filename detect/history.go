@@ -135,9 +135,17 @@ func (e *Engine) LoadHistory(data []byte) error {
 }
 
 // takeAsNormal ends an entry's baseline: origins with a fair share of its routes are usual. Where history
-// knows what is usual, others are for judgement.
-func (s *shard) takeAsNormal(id uint32, remembers bool, now ingest.Time) {
+// knows what is usual, others are for judgement. A prefix that a table dump has from hardly anybody teaches nothing: no more
+// than after the baseline is one peer's word enough, who may hold a route that was withdrawn long ago, or one of its neighbour's
+// internals. The others teach their links, too. full is how many peers carry a full table, whose silence tells.
+func (s *shard) takeAsNormal(id uint32, remembers bool, full int, now ingest.Time) {
 	e := s.table.entry(id)
+	if !s.partial && len(e.routes)*10 < full && !s.agreed(e.routes) {
+		return
+	}
+	for _, r := range e.routes {
+		s.learnLinks(r.node)
+	}
 	known := remembers && len(s.usualOrigins(e)) > 0
 	s.table.history.Each(e.origins, func(o *origins.Pair) bool {
 		switch {

@@ -302,3 +302,37 @@ func TestNeighbours(t *testing.T) {
 		}
 	}
 }
+
+// A link that one shard has learned is nothing new to another, where a path over it is older: what is remembered does not depend on
+// how many shards there are.
+func TestHistoryOfALinkByShards(t *testing.T) {
+	first, second := netip.MustParsePrefix("20.0.0.0/24"), netip.MustParsePrefix("21.0.0.0/24")
+	remembered := func(shards int) []byte {
+		c := DefaultConfiguration()
+		c.Shards = shards
+		e := New(c, Knowledge{}, func(ev incident.Event) { t.Errorf("%s", ev.Incident.Title) })
+		announce := func(p netip.Prefix, kind ingest.Kind, at time.Duration, by uint32) {
+			for i := range uint32(5) {
+				u := announcement(ingest.Peer{Collector: "test", ASN: 7000 + i}, p, 7000+i, by, 2000, 64400)
+				u.Kind, u.Time = kind, ingest.TimeOf(start.Add(at))
+				e.Apply(&u)
+			}
+		}
+		announce(first, ingest.RIB, 0, 3356)
+		announce(second, ingest.RIB, 0, 3356)
+		e.FinishBaseline()
+		announce(first, ingest.Routes, time.Second, 174)
+		announce(second, ingest.Routes, time.Second, 174)
+		announce(second, ingest.Routes, time.Second, 3356) // before it is judged
+		announce(second, ingest.Routes, 2*time.Second, 174)
+		e.Finish()
+		var b bytes.Buffer
+		if err := e.SaveHistory(&b); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	if !bytes.Equal(remembered(1), remembered(2)) {
+		t.Error("one shard remembers other things than two")
+	}
+}

@@ -58,14 +58,20 @@ const (
 	weightSmaller          = 2.0  // hardly anybody does of one who is smaller at all
 	weightFewCustomers     = 1.8  // the most, as these win one rarely; see customersWeight
 	weightManyCustomers    = -2.0 // the least, as these win one every day
-	weightNearby           = -1.0 // new links are found where one is
+	weightNearby           = -2.0 // new links are found where one is
 	weightFarApart         = 0.5
+	weightLinkRegistered   = -1.5 // nobody checks it, and forgers have done so (AS209243, August 2022)
+	weightLinkUnregistered = 1.0  // most keep it up to date
 	weightAttested         = -4.0 // who holds the AS says that this is its provider
 	weightNoProvider       = 3.0  // its attestation may be old, or the other a customer
 	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world
 	weightManyLinks        = -1.0 // who has hundreds of neighbours finds new ones all the time
 	weightNewWay           = 1.2  // a new more-specific by an AS that nobody uses to reach the block
 	weightContradicted     = 0.8  // an AS of the path is seen to have another route
+	weightMadeUp           = 0.5  // two of whom nobody has heard, one behind the other
+	weightForeignWay       = 0.3  // tells less whether than who: the new link, or the AS behind it
+	weightTriedBefore      = 1.0  // who had his own number on it shortly before now stands behind another's
+	weightByHolder         = -1.2 // nobody helps to hijack himself: a customer got a part, or his number was forged
 	weightSingleSource     = 2.6  // everybody has it through one chain that the covering block does not use
 	weightValley           = 4.0
 	weightInferredValley   = 3.0  // the most for relations that were inferred; less where they are doubtful
@@ -121,6 +127,7 @@ type verdict struct {
 	rpki     rpki.State
 	irr      irr.State
 	planned  bool // a plan speaks against it
+	stranger bool // the origin is not the usual one
 	ledger   ledger
 }
 
@@ -137,8 +144,11 @@ func (v *verdict) raised() bool {
 
 func (v *verdict) harmless() bool { return v == nil || v.ledger.confidence() < harmlessBelow }
 
-// yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one.
+// yieldsToLeak reports the kinds that a leak explains better, where the relationships prove one. A leak leaves the origin as it is.
 func (v *verdict) yieldsToLeak() bool {
+	if v.stranger {
+		return false
+	}
 	return v.kind == incident.ForgedPath || v.kind == incident.ForgedPathSubprefix || v.kind == incident.RPKIInvalid ||
 		v.kind == incident.InternalSpecifics
 }
@@ -433,10 +443,10 @@ func (s *shard) related(a, b uint32) bool {
 // more-specific of what others announce.
 func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, cover *entry, usual []*origins.Pair) *verdict {
 	v := &verdict{kind: incident.OriginHijack, offender: origin, also: hidden, next: after(g.tail, origin),
-		victim: usual[0].Origin(), expected: asns(usual), observed: g.origin, cover: cover, ledger: newLedger()}
+		victim: usual[0].Origin(), expected: asns(usual), observed: g.origin, stranger: true, cover: cover, ledger: newLedger()}
 	if cover != nil {
 		v.kind, v.covering = incident.SubprefixHijack, cover.prefix
-		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew), "history", s.baseline(), "%s was never announced before; %s is announced by %s", e.prefix, cover.prefix, asList(v.expected))
+		v.ledger.add("specific.never_seen", s.novelty(weightSpecificNew), "history", s.baseline(), "%s was %s; %s is announced by %s", e.prefix, s.knownBefore(e), cover.prefix, asList(v.expected))
 	} else {
 		s.weighNeverSeen(v, e, origin, usual)
 	}
@@ -454,12 +464,29 @@ func (s *shard) judgeOrigin(e *entry, g *group, origin uint32, hidden []uint32, 
 	} else if meant, ok := s.mistyped(e.prefix, origin); ok {
 		v.kind = incident.TypoPrefix
 		v.ledger.add("shape.typo_prefix", weightTypo, "path", "", "%s and %s are one slip of the finger apart, and AS%d, whose that is, no longer announces it", e.prefix, meant, origin)
+	} else if holder := s.holderBehind(g.tail, origin, usual); holder != 0 {
+		v.kind = forgedKind(cover)
+		v.ledger.add("path.by_holder", weightByHolder, "table", "", "AS%d passes it on itself: a customer has it by right, or the number of AS%d was written into the path", holder, holder)
 	} else if denies, forger := s.contradicted(e, g); denies > 0 && cover == nil {
 		v.kind, v.offender = incident.ForgedPath, g.tail[forger]
 		v.next = after(g.tail, v.offender)
 		v.ledger.add("path.contradicted", weightContradicted, "table", "", "AS%d, which would have given it to AS%d alone, passes the usual route on to others", g.tail[denies], g.tail[denies+1])
+	} else if forger := s.madeUp(g.tail, origin); forger != 0 {
+		v.kind, v.offender, v.next = forgedKind(cover), forger, after(g.tail, forger)
+		v.ledger.add("path.made_up", s.novelty(weightMadeUp), "history", s.baseline(), "everybody has it by %s, of which AS%d and AS%d were never seen before", pathList(g.tail), after(g.tail, origin), origin)
+	} else if voucher, rir := s.foreignWay(e.prefix, g.tail, origin); voucher != 0 && cover != nil {
+		v.kind, v.offender, v.next = forgedKind(cover), voucher, after(g.tail, voucher)
+		v.ledger.add("path.foreign_way", s.novelty(weightForeignWay), "iana", "blocks of the RIRs", "AS%d and %s are both of %s, but everybody has it by AS%d of %s, of which AS%d was never a neighbour",
+			origin, e.prefix, s.rirOfASN(origin), voucher, rir, origin)
 	}
 	return v
+}
+
+func forgedKind(cover *entry) incident.Kind {
+	if cover != nil {
+		return incident.ForgedPathSubprefix
+	}
+	return incident.ForgedPath
 }
 
 func (s *shard) weighNeverSeen(v *verdict, e *entry, origin uint32, usual []*origins.Pair) {

@@ -115,7 +115,7 @@ func (s *shard) nodeLeak(id nodeID) leak {
 // the others the fields of the nodes tell.
 func (s *shard) marked(id nodeID, otc uint32) (place int, leaked bool) {
 	nodes := s.table.paths.nodes
-	novel, maybe, at := nodes[id].flags&flagNovel != 0, false, id
+	novel, maybe, at := s.table.paths.novel(id), false, id
 	for ; at >= rootCount && nodes[at].asn != otc; at = nodes[at].parent {
 		how := nodes[at].learnt
 		maybe = maybe || (how == fromCustomer || how == fromPeer || novel && how == fromUnknown) && nodes[nodes[at].parent].asn != otc
@@ -178,12 +178,11 @@ func (s *shard) attested(a, b uint32) (topology.Relation, leakBasis) {
 
 // hiddenLeak finds a leak over a link that was never seen, by relations of which not all are otherwise known.
 func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
-	if s.table.paths.nodes[id].flags&flagNovel == 0 {
+	if !s.table.paths.novel(id) {
 		return leak{}, false
 	}
 	var scratch [32]uint32
 	path := s.table.paths.tail(scratch[:0], id)
-	known := true                                // every link up to here was seen before
 	learnt, before := topology.None, byRelations // how the AS in hand stands to the one that it had the route from, and by what
 	for i := 0; i+1 < len(path); i++ {
 		a, b := path[i], path[i+1]
@@ -197,20 +196,29 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 			}
 			return l, true
 		}
-		linked := s.linked(a, b)
-		if i > 0 && known && linked && (across || up) && learnt != topology.Provider && rel != topology.Provider && rel != topology.Sibling && learnt != topology.Sibling &&
-			before <= byRelations && basis <= byRelations && !(across && up) && s.neverTransit(a) {
+		if i > 0 && (across || up) && learnt != topology.Provider && rel != topology.Provider && rel != topology.Sibling && learnt != topology.Sibling &&
+			before <= byRelations && basis <= byRelations && !(across && up) && s.neverTransit(a) && s.firstNew(path) > i {
 			return leak{valley{path[i-1], a, b}, 0, byStub, 0}, true
 		}
 		switch {
-		case rel == topology.None && known && !linked && i >= farBehind && s.muchSmaller(b, a):
+		case rel == topology.None && i >= farBehind && s.muchSmaller(b, a) && s.firstNew(path) == i:
 			learnt, before = topology.Customer, bySize // or a peer
 		case rel != topology.Sibling:
 			learnt, before = rel.Reverse(), basis
 		}
-		known = known && linked
 	}
 	return leak{}, false
+}
+
+// firstNew returns the place on a path, counted from the origin, of the first link that was never seen: between i and i+1.
+// The path's length when there is none.
+func (s *shard) firstNew(path []uint32) int {
+	for i := 0; i+1 < len(path); i++ {
+		if !s.linked(path[i], path[i+1]) {
+			return i
+		}
+	}
+	return len(path)
 }
 
 // farBehind is how many ASes a route must have passed before it came to the larger one: the origin and one more.
@@ -446,6 +454,9 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 	if l.basis == bySize {
 		v.ledger.add("rel.larger", s.novelty(weightFromLarger), "relationships", rels.Main(), "AS%d has %s and would not buy transit of AS%d, which has %s: what AS%d had from it over a new link goes to customers only, and AS%d is none",
 			from, plural(rels.Customers(from), "customer", "customers"), leaker, plural(rels.Customers(leaker), "customer", "customers"), leaker, to)
+	}
+	if name, scrubs := topology.Scrubbing(leaker); scrubs && from == n.origin {
+		v.ledger.add("class.scrubbing", weightScrubbing, "classes", "built in", "AS%d (%s) passes on the routes of those whose traffic it cleans", leaker, name)
 	}
 	if l.basis == byStub {
 		known, other := from, to

@@ -384,3 +384,73 @@ func TestLeakFromAMuchLargerNetwork(t *testing.T) {
 		t.Errorf("over a usual link: %+v", l)
 	}
 }
+
+// What speaks against a leak besides: a peer too small to be one, and that one origin alone is concerned.
+func TestDoubtsOfALeak(t *testing.T) {
+	const text = `
+title  AS39000 passes on to a peer what it has of another
+start  2026-01-01T00:00:00Z
+peer   a rrc00 15000 192.0.2.1
+peer   b rrc00 15002 192.0.2.2
+peer   c rrc00 15004 192.0.2.3
+rib    20.0.0.0/16 a 15000 174 3356 15005
+rib    20.0.0.0/16 b 15002 174 3356 15005
+rib    20.0.0.0/16 c 15004 174 3356 15005
+rib    20.1.0.0/16 a 15000 174 3356 15006
+rib    20.1.0.0/16 b 15002 174 3356 15006
+rib    20.1.0.0/16 c 15004 174 3356 15006
+rib    20.2.0.0/16 a 15000 174 3356 15007
+rib    20.2.0.0/16 b 15002 174 3356 15007
+rib    20.2.0.0/16 c 15004 174 3356 15007
+rib    20.8.0.0/16 a 15000 174 39000 39001
+rib    20.9.0.0/16 a 15000 174 3356 39000 39001
+`
+	for name, c := range map[string]struct {
+		from     uint32 // customers of AS3356, whose peer AS39000 has 20
+		prefixes string
+		want     map[string]float64
+	}{
+		"of one origin":      {10, "20.0.0.0/16", map[string]float64{"scale.one_origin": weightFewPrefixes / 2}},
+		"of three":           {10, "20.0.0.0/16,20.1.0.0/16,20.2.0.0/16", map[string]float64{"scale.some_origins": weightManyPrefixes / 2}},
+		"of three, by a dot": {1, "20.0.0.0/16,20.1.0.0/16,20.2.0.0/16", map[string]float64{"scale.some_origins": weightManyPrefixes / 2, "rel.unequal_peers": weightUnequalPeers}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events := ""
+			for peer, asn := range map[string]string{"a": "15000", "b": "15002", "c": "15004"} {
+				for p := range strings.SplitSeq(c.prefixes, ",") {
+					origin := map[string]string{"20.0.0.0/16": "15005", "20.1.0.0/16": "15006", "20.2.0.0/16": "15007"}[p]
+					events += "+10s " + peer + " announce " + p + " " + asn + " 174 39000 3356 " + origin + "\n"
+				}
+			}
+			sc, err := scenario.Parse(strings.NewReader(text+events+"+60s   end\n"), "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			rels := topology.NewBuilder(topology.Published, "test")
+			for i := range uint32(1000) { // so that sizes are known
+				rels.Set(5000+i, 7000+i, topology.Provider)
+			}
+			for i := range uint32(20) {
+				rels.Set(39000, 40_000+i, topology.Provider)
+			}
+			for i := range c.from {
+				rels.Set(3356, 41_000+i, topology.Provider)
+			}
+			rels.Set(39000, 3356, topology.Peer)
+			rels.Set(39000, 174, topology.Peer)
+			incidents := playWith(t, sc, Knowledge{Relationships: rels.Build()})
+			if len(incidents) != 1 || incidents[0].Kind != incident.RouteLeak {
+				t.Fatalf("%+v", incidents)
+			}
+			got := map[string]float64{}
+			for _, e := range incidents[0].Evidence {
+				if e.Rule == "rel.unequal_peers" || strings.HasPrefix(e.Rule, "scale.") {
+					got[e.Rule] = e.Weight
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}

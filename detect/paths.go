@@ -28,7 +28,7 @@ type nodeFlags uint8
 const (
 	flagSet       nodeFlags = 1 << iota // an AS_SET is somewhere on the path
 	flagReserved                        // a reserved ASN is somewhere on the path
-	flagNovel                           // something on the path was not in linkMemory when the node was made or last judged
+	flagNovel                           // something on the path was not in linkMemory when it was last looked, see pathTree.novel
 	flagBlackhole                       // the route is tagged BLACKHOLE
 	flagASPA                            // the path is ASPA Invalid, whoever receives it
 	flagWatched                         // a watch has something to say of it: who originates it, or who stands beside whom
@@ -217,11 +217,30 @@ func (t *pathTree) fromRoots() iter.Seq[nodeID] {
 // grow makes the node of asn upon parent.
 func (t *pathTree) grow(parent nodeID, asn uint32) node {
 	n := t.derive(parent, asn)
-	if p := &t.nodes[parent]; parent >= rootCount && p.asn != asn && asn != 0 && p.asn != 0 &&
-		t.links.novel(link{asn, p.asn, p.parent >= rootCount}) {
+	if t.novelLink(parent, asn) {
 		n.flags |= flagNovel
 	}
 	return n
+}
+
+// novelLink reports that linkMemory does not know that asn stands beside parent's AS.
+func (t *pathTree) novelLink(parent nodeID, asn uint32) bool {
+	p := &t.nodes[parent]
+	return parent >= rootCount && p.asn != asn && asn != 0 && p.asn != 0 && t.links.novel(link{asn, p.asn, p.parent >= rootCount})
+}
+
+// novel reports that something on a path is not in linkMemory. What was learned since the node was made is noticed here, so that
+// the answer is the same in every shard, whichever learned it. A node without the flag has no ancestor with it.
+func (t *pathTree) novel(id nodeID) bool {
+	n := &t.nodes[id]
+	if n.flags&flagNovel == 0 {
+		return false
+	}
+	if t.novel(n.parent) || t.novelLink(n.parent, n.asn) {
+		return true
+	}
+	n.flags &^= flagNovel
+	return false
 }
 
 // again makes a node anew. Novelty is a matter of when it was judged: what was not novel does not become so, and the

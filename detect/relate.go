@@ -86,7 +86,7 @@ func (s *shard) unsuspected() (v4, v6 nodeSet) {
 			family = v4
 		}
 		for _, r := range e.routes {
-			if s.table.paths.nodes[r.node].flags&flagNovel == 0 && !accused[r.peer] {
+			if !accused[r.peer] && !s.table.paths.novel(r.node) {
 				family.add(r.node)
 			}
 		}

@@ -104,7 +104,7 @@ func (s *shard) regrow() []bool {
 			continue
 		}
 		changed[i] = true
-		if n.leak != 0 && old.leak == 0 && n.flags&flagNovel == 0 {
+		if n.leak != 0 && old.leak == 0 && !t.novel(i) {
 			from, leaker, to := t.triple(i)
 			s.learnedValleys = append(s.learnedValleys, valley{from, leaker, to})
 		}

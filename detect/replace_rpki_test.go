@@ -84,14 +84,14 @@ func TestReplaceVRPsJudgesAgain(t *testing.T) {
 	for _, shards := range []int{1, 3} {
 		c := newChanging(t, shards)
 		nothing, invalid := map[incident.Kind]int{}, map[incident.Kind]int{incident.RPKIInvalid: 1}
-		c.announce("60.0.0.0/24", 2000, 10000, 30009) // like no other: only the RPKI can tell
+		c.announce("60.0.0.0/24", 2000, 10000, 20000) // like no other: only the RPKI can tell
 		c.wants("without VRPs", nothing)
 		bad := rpki.Data{VRPs: []rpki.VRP{roa("60.0.0.0/24", 24, 20007)}}
 		c.set(bad)
 		c.wants("when a VRP comes that speaks against a fresh route", nothing) // it was learned as harmless
-		c.announce("61.0.0.0/24", 2000, 10000, 20003)
-		c.set(rpki.Data{VRPs: []rpki.VRP{bad.VRPs[0], roa("61.0.0.0/24", 24, 20003)}})
-		c.announce("61.0.0.0/25", 2000, 10000, 20003)
+		c.announce("61.0.0.0/24", 2000, 10000, 20000)
+		c.set(rpki.Data{VRPs: []rpki.VRP{bad.VRPs[0], roa("61.0.0.0/24", 24, 20000)}})
+		c.announce("61.0.0.0/25", 2000, 10000, 20000)
 		c.wants("a more-specific beyond the maximum", invalid)
 
 		// Expired data takes nothing back and shows nothing.
@@ -101,14 +101,14 @@ func TestReplaceVRPsJudgesAgain(t *testing.T) {
 		if st := c.Prefix(netip.MustParsePrefix("61.0.0.0/25")).Origins[0].RPKI; st != "unavailable" {
 			t.Errorf("%d shards: after expiry the RPKI says %s", shards, st)
 		}
-		c.announce("61.0.0.128/25", 2000, 10000, 20003)
+		c.announce("61.0.0.128/25", 2000, 10000, 20000)
 		c.wants("what comes while there are no VRPs", invalid)
-		c.set(rpki.Data{VRPs: []rpki.VRP{bad.VRPs[0], roa("61.0.0.0/24", 24, 20003)}})
+		c.set(rpki.Data{VRPs: []rpki.VRP{bad.VRPs[0], roa("61.0.0.0/24", 24, 20000)}})
 		c.pass(5 * time.Minute)
 		c.wants("the same VRPs again", invalid)
 
 		// The holder allows them: the incident ends, though no route has changed.
-		c.set(rpki.Data{VRPs: []rpki.VRP{bad.VRPs[0], roa("61.0.0.0/24", 25, 20003)}})
+		c.set(rpki.Data{VRPs: []rpki.VRP{bad.VRPs[0], roa("61.0.0.0/24", 25, 20000)}})
 		c.pass(5 * time.Minute)
 		c.wants("when the VRP allows the length", nothing)
 	}

@@ -76,7 +76,7 @@ func TestReplaceAndStandingValleys(t *testing.T) {
 	us := world(5, 200)
 	for _, u := range us {
 		if u.Announced[0].Prefix == prefixOf(57) {
-			continue // comes later, by paths like that of prefix 7
+			continue // comes later, by the paths of prefix 7
 		}
 		u.Kind = ingest.RIB
 		e.Apply(&u)
@@ -98,7 +98,7 @@ func TestReplaceAndStandingValleys(t *testing.T) {
 	}
 	say(standing(7), 7) // again what it said before
 	say(func(peer uint32) []uint32 { return []uint32{peer, 3356, 2007, 10007, 10007, 20007} }, 7)
-	say(standing(57), 57)
+	say(standing(7), 57)
 	if len(opened) != 0 {
 		t.Errorf("%v opened over valleys that were there before", opened)
 	}

@@ -254,7 +254,7 @@ func TestNoROAChangeForPrivateASN(t *testing.T) {
 func TestROAChangeOfFreshRoutes(t *testing.T) {
 	for present, want := range map[time.Duration][]string{time.Minute: nil, established + time.Hour: {roaOpened}} {
 		tt := newTurning(t, 1)
-		tt.announce("60.0.0.0/24", 2000, 10000, 20003)
+		tt.announce("60.0.0.0/24", 2000, 10000, 20000)
 		tt.pass(time.Second)
 		tt.at = tt.at.Add(present)
 		tt.pass(2 * time.Second)

@@ -179,6 +179,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 		s.regained(e, id, u.Time)
 	}
 	switch {
+	case s.learning && u.Kind == ingest.RIB: // its links are learned when all of it is there, see takeAsNormal
 	case s.learning || u.Kind == ingest.RIB:
 		s.learnLinks(path)
 	case e.suspect || e.watched || !s.harmless(o, path):
@@ -194,7 +195,7 @@ func (s *shard) announce(peer peerID, n bgp.NLRI, path nodeID, u *ingest.Update)
 // 14 ns for a pair in the processor's cache, where the validation would take 46.
 func (s *shard) harmless(o *origins.Pair, path nodeID) bool {
 	n := &s.table.paths.nodes[path]
-	return n.flags == 0 && n.leak == 0 && o.MarkedUsual()
+	return n.leak == 0 && o.MarkedUsual() && (n.flags == 0 || n.flags == flagNovel && !s.table.paths.novel(path))
 }
 
 func (s *shard) markDirty(e *entry, id uint32, at ingest.Time) {
@@ -391,10 +392,14 @@ func (s *shard) learnLinks(id nodeID) {
 	if s.learning {
 		s.learnValley(id)
 	}
-	// A node without the flag has no ancestor with it.
+	if !s.table.paths.novel(id) {
+		return
+	}
 	for ; id >= rootCount && nodes[id].flags&flagNovel != 0; id = nodes[id].parent {
 		n := &nodes[id]
-		n.flags &^= flagNovel
+		if s.learning {
+			n.flags &^= flagNovel // before it is known, as nobody is to be judged until then
+		}
 		if n.parent < rootCount {
 			return
 		}
@@ -459,7 +464,7 @@ func (s *shard) usualPaths(e *entry, v *verdict) [][]uint32 {
 		}
 		for _, r := range from.routes {
 			n := &s.table.paths.nodes[r.node]
-			if seen[r.node] || !slices.Contains(v.expected, n.origin) || n.leak != 0 || n.flags&(flagNovel|flagMarked) != 0 {
+			if seen[r.node] || !slices.Contains(v.expected, n.origin) || n.leak != 0 || n.flags&flagMarked != 0 || s.table.paths.novel(r.node) {
 				continue
 			}
 			seen[r.node] = true

@@ -12,7 +12,7 @@ import (
 )
 
 // Squatting is the use of addresses that nobody uses: there is no usual route to the prefix, or to a block around it, that a
-// new one could be compared with. So only registers can tell, and without any that says one of these nothing is judged:
+// new one could be compared with. So registers must tell, and where they speak of the space nothing is judged unless one says:
 //
 //   - no RIR has delegated the addresses: they are in a free pool, or set aside;
 //   - their holder says by an AS0 ROA that they are not to be routed (RFC 6483 §4);
@@ -20,17 +20,22 @@ import (
 //     within a block, until now. Most such announcements are honest, so this alone raises nothing: the registry of the origin
 //     must be another than that of the addresses, or other evidence must join in.
 //
+// Where no register speaks of it there is only this: who squats often takes not only addresses that nobody uses but an AS number
+// that nobody uses, too. So do all honest new networks, a score a day in all the world. So a newcomer, of which neither the prefix
+// nor the AS was in the table dump, or heard since, is told as doubtful, at low severity: as something to look at, and no alarm.
+//
 // Nobody is accused
-//   - of a prefix of which a part is delegated, or of which no statistics speak;
+//   - of a prefix of which a part is delegated;
 //   - of what a ROA for this origin allows, or the registry's own IRR has for it;
 //   - of space whose holder has the AS number, too;
 //   - of space that was delegated within the last year, but for AS0;
-//   - of what was in the table when watching began: it is how things stand;
+//   - of what was in the table when watching began: it is how things stand; and of being new without a table dump to tell by;
 //   - by a dormancy of which too little is known: before there are two weeks of history, which the memory of a half-life of
 //     less than ten days never holds.
 //
 // Where false alarms remain: a delegation is announced before the statistics that are read tell of it, when these are old; space
-// is leased from a holder of another registry and neither a ROA nor a route object is made for it; a holder forgets his AS0 ROA.
+// is leased from a holder of another registry and neither a ROA nor a route object is made for it; a holder forgets his AS0 ROA; nearly
+// all newcomers, where no statistics are read.
 // What is missed: the registers do not tell who squats with a forged origin, so the AS beside it is named as accomplice.
 
 // Weights, see judge.go. Set by hand: the corpus has hardly any.
@@ -39,6 +44,7 @@ const (
 	weightUnallocatedASN   = 2.0 // and the AS number is nobody's, either
 	weightDormant          = 1.5 // a new customer of a provider looks the same
 	weightDormantElsewhere = 1.5 // few use space of another part of the world
+	weightNewcomer         = 3.0 // enough to be told, if without alarm: see severity
 )
 
 const (
@@ -58,8 +64,10 @@ func (s *shard) judgeSquatting(e *entry, g *group, origin uint32) *verdict {
 	space, as := d.Prefix(e.prefix), d.ASN(origin)
 	roas := s.know.VRPs.Validate(e.prefix, origin, true)
 	free := space.Status.Unallocated()
-	dormant := !free && s.dormant(e, g, space)
-	if !free && !dormant && roas.Reason != "as0" {
+	dormant := !free && s.dormant(e, g, origin, space)
+	newcomer := space.Status == registry.Unknown && len(roas.VRPs) == 0 && s.know.IRR.State(e.prefix, origin) <= irr.NotFound &&
+		!s.partial && !s.seen(origin) && s.unused(e, s.table.origin(e, g.origin), origin)
+	if !free && !dormant && !newcomer && roas.Reason != "as0" {
 		return nil
 	}
 	v := &verdict{kind: incident.Squatting, offender: origin, next: after(g.tail, origin), observed: g.origin, ledger: newLedger()}
@@ -77,6 +85,8 @@ func (s *shard) judgeSquatting(e *entry, g *group, origin uint32) *verdict {
 		if as.Status != registry.Unknown && as.Registry != space.Registry {
 			v.ledger.add("space.elsewhere", weightDormantElsewhere, "history", s.baseline(), "%s is of %s and AS%d of %s", e.prefix, space.Registry, origin, as.Registry)
 		}
+	case newcomer:
+		v.ledger.add("space.newcomer", weightNewcomer, "history", s.baseline(), "neither %s nor AS%d was ever seen before, and no register tells whose they are", e.prefix, origin)
 	}
 	if as.Status.Unallocated() {
 		v.ledger.add("space.unallocated_asn", weightUnallocatedASN, "registry", d.Source(), "AS%d is delegated to nobody: %s at %s", origin, as.Status, as.Registry)
@@ -102,17 +112,21 @@ func (s *shard) registeredOrigins(e *entry, origin uint32, roas rpki.Validity) [
 
 // dormant reports that space delegated long ago was not announced, as a whole, in parts or within a block, for as long as it was
 // watched before g's origin came.
-func (s *shard) dormant(e *entry, g *group, space registry.Holding) bool {
-	first := s.table.origin(e, g.origin).First()
+func (s *shard) dormant(e *entry, g *group, origin uint32, space registry.Holding) bool {
+	o := s.table.origin(e, g.origin)
+	first := o.First()
 	delegated := space.Status == registry.Allocated || space.Status == registry.Assigned
-	if !delegated || space.Since.IsZero() || first.Time().Sub(space.Since) < dormantSince || s.partial ||
-		s.table.history.Watched()-s.now.Sub(first) < dormantWatched {
-		return false
-	}
+	return delegated && !space.Since.IsZero() && first.Time().Sub(space.Since) >= dormantSince && !s.partial &&
+		s.table.history.Watched()-s.now.Sub(first) >= dormantWatched && s.unused(e, o, origin)
+}
+
+// unused reports that nobody announced e, a part of it or a block around it before accused came, the origin of routes that origin is
+// answerable for, but for what that one was suspected of, too.
+func (s *shard) unused(e *entry, accused *origins.Pair, origin uint32) bool {
 	used := func(c *entry) bool {
 		before := false
 		s.table.history.Each(c.origins, func(o *origins.Pair) bool {
-			before = o.First() < first
+			before = o != accused && o.First() <= accused.First() && (o.MarkedUsual() || o.Origin() != accused.Origin() && o.Origin() != origin)
 			return !before
 		})
 		return before

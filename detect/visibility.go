@@ -476,7 +476,7 @@ func (s *shard) lostOrigin(e *entry, since ingest.Time) *origins.Pair {
 
 // asked returns which networks lack e, with the sessions that do, and which have it, of those whose word counts.
 func (s *shard) asked(e *entry, origin uint32, fam int) (lack map[uint32][]peerID, have map[uint32]bool) {
-	lack, have = map[uint32][]peerID{}, map[uint32]bool{}
+	lack, have = make(map[uint32][]peerID, len(s.witnesses.peers[fam])), map[uint32]bool{}
 	i := 0
 	for _, id := range s.witnesses.peers[fam] {
 		asn := s.peers.list[id].ASN

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/routevigil/routevigil/detect/incident"
@@ -33,7 +34,14 @@ func title(inc *incident.Incident) string {
 	case incident.ForgedPath:
 		return fmt.Sprintf("%s announces %s of %s with a forged path", off, what, victims)
 	case incident.ForgedPathSubprefix:
-		return fmt.Sprintf("%s announces %s in the name of %s, part of %s", off, what, victims, covering)
+		switch seen := p.ObservedOrigins; {
+		case len(seen) == 0 || len(inc.Offenders) == 0 || slices.Contains(p.ExpectedOrigins, seen[0]):
+			return fmt.Sprintf("%s announces %s in the name of %s, part of %s", off, what, victims, covering)
+		case seen[0] == inc.Offenders[0]: // behind the holder, as it seems
+			return fmt.Sprintf("%s announces %s by way of %s, part of whose %s it is", off, what, victims, covering)
+		default:
+			return fmt.Sprintf("%s announces %s in the name of %s, part of %s's %s", off, what, asList(seen), victims, covering)
+		}
 	case incident.Squatting:
 		if len(inc.Victims) > 0 {
 			return fmt.Sprintf("%s announces %s, unused space of %s", off, what, victims)

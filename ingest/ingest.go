@@ -104,7 +104,7 @@ func (p Peer) String() string {
 type Kind uint8
 
 const (
-	// Routes is an UPDATE message: withdrawals, announcements, or both.
+	// Routes is an UPDATE message: withdrawals, announcements, or both; or an End-of-RIB (Update.EndOfRIB), which has neither.
 	Routes Kind = iota
 	// RIB is a route that the peer already held when a table dump was taken: state, not news.
 	RIB
@@ -133,6 +133,7 @@ type Update struct {
 	Time      Time
 	Peer      Peer
 	Kind      Kind
+	EndOfRIB  bgp.Family // of Routes without any: the table of this family was sent in full (RFC 4724 §2); otherwise 0
 	Withdrawn []bgp.NLRI
 	Announced []bgp.NLRI
 	// Attrs are the path attributes of Announced; meaningless when Announced is empty.
@@ -154,8 +155,20 @@ func (u *Update) Clone() Update {
 type Batch struct {
 	Updates   []Update
 	Watermark Time
+	Signs     []Sign    // of life, in order. Never stored.
 	Canary    time.Time // when the mark of the self-check that the batch carries was put into the stream; zero where there is none. Never stored.
 }
+
+// Sign is one of life: its source was connected when it was given, and gives another every [SignEvery]. Whoever misses
+// them knows that what the source's collectors do not say is no news of theirs.
+type Sign struct {
+	Source     string   // its name
+	Collectors []string // that it has let us hear so far
+	Before     int      // place in the batch of the update that came next
+}
+
+// SignEvery is the time from one sign of life of a source to the next.
+const SignEvery = 10 * time.Second
 
 // Handler receives updates from a Source. An error stops the source.
 type Handler func(*Update) error

@@ -36,7 +36,7 @@ type Store interface {
 	AppendBatch(ctx context.Context, b *ingest.Batch) (position uint64, err error)
 	// BatchesSince yields, in order, every batch after position that is still kept as batches. None
 	// after the last checkpoint's position is ever missing, so where position is not below that,
-	// the n-th batch yielded is the one at position+n. In the place of one that was back-filled there is
+	// the n-th batch yielded is the one at position+n. In the place of one that was back-filled or imported there is
 	// a batch with nothing in it and no watermark, since it is no input of detection. It ends with the
 	// last batch stored when it gets there. A yielded batch belongs to the caller.
 	BatchesSince(ctx context.Context, position uint64) iter.Seq2[*ingest.Batch, error]
@@ -52,6 +52,9 @@ type Store interface {
 	// AppendBackfill makes b part of the history like AppendBatch, but marked as back-filled, and
 	// stores g as SaveGap does, in one transaction. b's watermark means nothing.
 	AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error
+	// AppendImport makes b, which is history of another store, part of this one's as AppendBackfill does; backfilled says
+	// whether it was marked as that there. g is of state [ingest.GapImported].
+	AppendImport(ctx context.Context, b *ingest.Batch, backfilled bool, g *ingest.Gap) error
 	// SaveGap stores g, which gets an ID if it has none; ErrNotFound when there is none of its ID. Of gaps
 	// that are done or failed only the newest, a thousand or so, are kept.
 	SaveGap(ctx context.Context, g *ingest.Gap) error
@@ -109,9 +112,11 @@ type Reader interface {
 	// History yields the routes with event times in [from, to) in the order of arrival, that of cursors, back-filled
 	// ones included.
 	History(ctx context.Context, from, to time.Time) iter.Seq2[Route, error]
-	// Incidents, Events and Stats are those of [Store].
+	// The others are those of [Store].
 	Incidents(ctx context.Context, q IncidentQuery) ([]incident.Incident, error)
 	Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error)
+	Gaps(ctx context.Context, state ingest.GapState, limit int) ([]ingest.Gap, error)
+	Heard(ctx context.Context) ([]Heard, error)
 	Stats(ctx context.Context) (Stats, error)
 	Close() error
 }

@@ -23,6 +23,8 @@ type commands struct {
 	Replay   ReplayCmd   `cmd:"" help:"Run detection over MRT or RIS Live files and print the incidents."`
 	Backtest BacktestCmd `cmd:"" help:"Judge stored history again by changed rules, watches or knowledge, and print in what the incidents differ."`
 	Explain  ExplainCmd  `cmd:"" help:"Print the verdict upon one route with its whole ledger, also when nothing is wrong."`
+	Export   ExportCmd   `cmd:"" help:"Write stored history, incidents and gaps of a period into files."`
+	Import   ImportCmd   `cmd:"" help:"Take what export wrote into a store, embedded or ClickHouse."`
 	Fetch    FetchCmd    `cmd:"" help:"Download files of RIPE RIS' and RouteViews' archives by collector and time."`
 	Dump     DumpCmd     `cmd:"" help:"Decode MRT files, BMP, and captures of BMP."`
 	Collect  CollectCmd  `cmd:"" help:"Listen to the feeds and write what they say to Kafka; one of the parts of a service of several processes."`

@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": status, "scenario": playScenario, "compress": compress, "damage": damage, "objects": objects,
-			"publish": publish, "archives": archives,
+			"publish": publish, "archives": archives, "exportfolder": exportFolder,
 		},
 	})
 }

@@ -3,13 +3,16 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,12 +21,17 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/archive"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/ingest/mrt"
 	"github.com/routevigil/routevigil/ingest/scenario"
+	"github.com/routevigil/routevigil/store/embedded"
+	"github.com/routevigil/routevigil/store/move"
 )
 
 // playScenario FILE DIR writes what a scenario says into DIR as the Internet would publish it:
@@ -194,4 +202,33 @@ func archives(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(s.Close)
 	cfg := fmt.Sprintf("archive:\n  broker: \"\"\n  ris: %s/ris\n  routeviews: %[1]s/routeviews\n  retry_min: 1ms\n  retry_max: 1ms\n", s.URL)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(cfg), 0o600))
+}
+
+// exportFolder DIR writes an export of three updates, an incident and a gap into DIR.
+func exportFolder(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: exportfolder directory")
+	}
+	ctx := context.Background()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := embedded.DefaultConfiguration()
+	c.Directory = ts.MkAbs(args[0]) + ".store"
+	s, err := embedded.Open(c, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	ts.Check(err)
+	var b ingest.Batch
+	for i := range 3 {
+		b.Updates = append(b.Updates, ingest.Update{Time: ingest.TimeOf(noon.Add(time.Duration(i) * 30 * time.Minute)),
+			Peer:      ingest.Peer{Collector: "rrc00", ASN: 64500, Addr: netip.MustParseAddr("192.0.2.1")},
+			Withdrawn: []bgp.NLRI{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}}})
+	}
+	_, err = s.AppendBatch(ctx, &b)
+	ts.Check(err)
+	ts.Check(s.SaveGap(ctx, &ingest.Gap{Feed: "ris-live", Collector: "rrc00", From: noon, Until: noon.Add(time.Minute), State: ingest.GapDone}))
+	in := incident.Incident{ID: "inc_1", Sequence: 1, Kind: incident.OriginHijack, Status: incident.Open, Severity: incident.High, StartedAt: noon, DetectedAt: noon, UpdatedAt: noon}
+	ts.Check(s.CommitEvents(ctx, []incident.Event{{Sequence: 1, Time: noon, Change: incident.Opened, Incident: in}}, nil))
+	ts.Check(s.Close())
+	r, err := embedded.OpenReader(ctx, c.Directory)
+	ts.Check(err)
+	_, err = move.Export(ctx, r, ts.MkAbs(args[0]), move.ExportOptions{})
+	ts.Check(errors.Join(err, r.Close()))
 }

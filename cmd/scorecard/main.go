@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 
 	"github.com/routevigil/routevigil/detect/scorecard"
 	"github.com/routevigil/routevigil/detect/simulate"
+	"github.com/routevigil/routevigil/detect/topology"
 )
 
 func main() {
@@ -30,7 +32,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	data := flags.String("data", "../shared/data", "folder of the real data; without it only what is in this repository is played")
 	fit := flags.Bool("fit", false, "instead of a scorecard, print what the weights of the rules (the table in detect/judge.go) ought to be; nothing is changed")
-	worlds := flags.Uint64("worlds", 4, "how many worlds to simulate, half of them for tuning")
+	worlds := flags.Uint64("worlds", 4, "how many worlds to simulate, half of them for tuning; where there are real data, half as many more over published relationships")
 	asJSON := flags.Bool("json", false, "write JSON")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -39,7 +41,15 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	results, err := play(append(sources, simulated(*worlds)...))
+	published, err := relationships(*data)
+	if err != nil {
+		return err
+	}
+	sources = append(sources, simulated("simulated", *worlds, nil)...)
+	if published != nil {
+		sources = append(sources, simulated("published", *worlds/2, published)...)
+	}
+	results, err := play(sources)
 	if err != nil {
 		return err
 	}
@@ -64,13 +74,23 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// simulated are worlds made up by package simulate, half of them for tuning and half for judging.
-func simulated(worlds uint64) []scorecard.Source {
+// relationships reads the real ones; nil where they are not there.
+func relationships(data string) (*topology.Relationships, error) {
+	file := filepath.Join(data, "topology", "as-rel.20180601.txt.gz")
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return topology.ReadFile(file, file)
+}
+
+// simulated are worlds made up by package simulate, half of them for tuning and half for judging. Their networks stand to each
+// other as rels says; nil: as is made up too.
+func simulated(name string, worlds uint64, rels *topology.Relationships) []scorecard.Source {
 	var sources []scorecard.Source
 	for seed := range worlds {
 		c := simulate.DefaultConfiguration()
-		c.Seed = seed
-		sources = append(sources, scorecard.Source{Group: scorecard.Simulated, Name: fmt.Sprintf("simulated-%d", seed), Judging: seed%2 == 1,
+		c.Seed, c.Relationships = seed, rels
+		sources = append(sources, scorecard.Source{Group: scorecard.Simulated, Name: fmt.Sprintf("%s-%d", name, seed), Judging: seed%2 == 1,
 			Load: func() (*scorecard.Case, error) { return simulate.Case(c) }})
 	}
 	return sources

@@ -50,7 +50,7 @@ func Recompute(ledger []Evidence) (Kind, float64) {
 		}
 	}
 	part := has("specific.never_seen")
-	switch forged := has("path.new_link", "path.single_source", "path.new_way"); {
+	switch forged := has("path.new_link", "path.single_source", "path.new_way", "path.by_holder", "path.made_up", "path.foreign_way"); {
 	case forged && part:
 		return ForgedPathSubprefix, confidence
 	case forged:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -140,4 +141,46 @@ func (s Source) Content() ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", s.Path, err)
 	}
 	return content, nil
+}
+
+// Files lists what there is in the folder of a Recorder of [from, to), zero times being no bounds: the index, and the copies
+// that were in use at some moment of it, or are the last before one that is not there. It is empty where nothing was recorded.
+func Files(dir string, from, to time.Time) (paths []string, err error) {
+	records, _, _, err := readIndex(dir)
+	if err != nil || len(records) == 0 {
+		return nil, err
+	}
+	paths = []string{filepath.Join(dir, indexName)}
+	latest := map[string]string{} // of each source, the copy that is in use or stands for what is
+	wanted := map[string]bool{}
+	begun := from.IsZero()
+	for _, rec := range records {
+		if !begun && rec.At.After(from) {
+			begun = true
+			for _, hash := range latest {
+				wanted[hash] = true
+			}
+		}
+		if !to.IsZero() && !rec.At.Before(to) {
+			break
+		}
+		if rec.What != inUse || rec.Hash == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, rec.Hash+copied)); err == nil {
+			latest[rec.Source] = rec.Hash
+			if begun {
+				wanted[rec.Hash] = true
+			}
+		}
+	}
+	if !begun { // nothing has changed since
+		for _, hash := range latest {
+			wanted[hash] = true
+		}
+	}
+	for _, hash := range slices.Sorted(maps.Keys(wanted)) {
+		paths = append(paths, filepath.Join(dir, hash+copied))
+	}
+	return paths, nil
 }

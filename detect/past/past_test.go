@@ -596,3 +596,46 @@ func TestHeld(t *testing.T) {
 		}
 	}
 }
+
+// The files of a period answer for every moment of it as all do.
+func TestFiles(t *testing.T) {
+	dir, begin := t.TempDir(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	moment := func(minute int) time.Time { return begin.Add(time.Duration(minute) * time.Minute) }
+	if paths, err := Files(dir, begin, time.Time{}); err != nil || len(paths) != 0 {
+		t.Fatalf("of nothing: %v, %v", paths, err)
+	}
+	c := ample()
+	c.Every = 7 * time.Minute
+	r := open(t, dir, c)
+	r.Start(begin)
+	for i := range 100 {
+		r.Bytes(moment(i), []string{"a", "b", "c"}[i%3], "", i%2 == 0, fmt.Append(nil, i))
+	}
+	all, err := Files(dir, time.Time{}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, period := range [][2]int{{0, 1}, {30, 31}, {30, 60}, {50, 99}, {200, 300}} {
+		paths, err := Files(dir, moment(period[0]), moment(period[1]))
+		if err != nil || len(paths) < 2 || len(paths) >= len(all) {
+			t.Fatalf("minutes %v: %d of %d files, %v", period, len(paths), len(all), err)
+		}
+		part := t.TempDir()
+		for _, path := range paths {
+			if err := os.Link(path, filepath.Join(part, filepath.Base(path))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for minute := period[0]; minute < period[1]; minute++ {
+			want, got := at(t, dir, moment(minute)), at(t, part, moment(minute))
+			if len(got.Sources) != len(want.Sources) {
+				t.Fatalf("minute %d: sources %+v, want %+v", minute, got.Sources, want.Sources)
+			}
+			for i, s := range want.Sources {
+				if g := got.Sources[i]; g.Name != s.Name || !g.Since.Equal(s.Since) || !g.Copy.Equal(s.Copy) || s.Path != "" && content(t, g) != content(t, s) {
+					t.Errorf("minute %d: %+v, want %+v", minute, g, s)
+				}
+			}
+		}
+	}
+}

@@ -56,7 +56,9 @@ type event struct {
 
 // Events lists the real events of a folder that holds labels.json and, for each, ID.rib.mrt.gz and ID.updates.mrt.gz.
 // Only the event's own prefixes are there, and nothing else is known: no VRPs, relationships or organisations of those
-// days are to hand.
+// days are to hand. So most ASes look as if nobody had ever seen them, which makes some of these events easier than they were
+// (an AS that nobody knows in space that nobody has, see detect/squatting.go), and others harder: whether a link is new, or a
+// prefix one slip away from another of its origin, nothing tells.
 //
 // What the labels call the first offending update is the first on which the offender stands at all. Of two kinds the routes
 // themselves show the moment, and that counts: of a mistyped prepend, which may stand in the table already, and of a mistyped

@@ -87,11 +87,21 @@ func TestFloorOfRealEvents(t *testing.T) {
 	if f.Labels != 37 {
 		t.Fatalf("%d real events are labelled, not 37", f.Labels)
 	}
-	if f.Found < 33 {
-		t.Errorf("%d of 37 are found: at least 33 were", f.Found)
+	// Not found is typo_pfx_137152: for a minute a provider originates what its customer does, as providers do.
+	if f.Found < 36 {
+		t.Errorf("%d of 37 are found: at least 36 were", f.Found)
 	}
-	if f.CalledAttack > 3 { // a prefix one digit off, without any register at hand that tells whose it is
-		t.Errorf("%d mistakes are called attacks: at most 3 were", f.CalledAttack)
+	// Mistyped prefixes, of which the rows do not hold the right one, are six; bitcanal_5, a plain hijack by its label, looks like the
+	// two others of bitcanal, of which the origin was forged.
+	if f.RightKind < 30 {
+		t.Errorf("%d of 37 are found as what they are: at least 30 were", f.RightKind)
+	}
+	if f.RightOffender < 33 {
+		t.Errorf("of %d of 37 the offender is named: at least 33 were", f.RightOffender)
+	}
+	// A prefix one digit off, without any register at hand that tells whose it is: three in others' blocks, two in space that nobody had.
+	if f.CalledAttack > 5 {
+		t.Errorf("%d mistakes are called attacks: at most 5 were", f.CalledAttack)
 	}
 	if f.False > 0 {
 		t.Errorf("%d incidents are no part of any event: none was", f.False)

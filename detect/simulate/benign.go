@@ -37,6 +37,42 @@ func (h *history) newSpecific() *event {
 		changes: []change{{p, b, announcement{{at: n, path: h.asn(n)}}}}}
 }
 
+// trafficEngineering is a holder that announces some parts of its block, to steer what comes in.
+func (h *history) trafficEngineering() *event {
+	e := h.parts(4 + h.rng.IntN(5))
+	if e != nil {
+		e.label = fine("traffic_engineering")
+	}
+	return e
+}
+
+// takeover is an AS that announces what others did, by right: there are ROAs for it.
+func (h *history) takeover() *event {
+	e := h.ofMany()
+	if e == nil {
+		return nil
+	}
+	a := e.concerns[0]
+	e.label = fine("takeover")
+	for i, c := range e.changes {
+		e.changes[i].said = announcement{{at: a, path: h.asn(a)}}
+		e.roas = append(e.roas, attestation{c.block, roa{c.prefix, c.prefix.Bits(), h.g.asns[a]}})
+		if len(c.block.roas) == 0 {
+			e.roas = append(e.roas, attestation{c.block, roa{c.prefix, 24, h.g.asns[c.block.holder]}})
+		}
+	}
+	return e
+}
+
+// newAllocation is a holder that announces space that its registry gave it a month ago.
+func (h *history) newAllocation() *event {
+	e := h.ofNoBlock(newSpace)
+	if e != nil {
+		e.label = fine("new_allocation")
+	}
+	return e
+}
+
 // attested is a ROA, where the block has any.
 func attested(b *block, r roa) []attestation {
 	if len(b.roas) == 0 {
@@ -127,7 +163,7 @@ func (h *history) newUpstream() *event {
 	if h.related(p, n) || h.isBusy(p) || h.isUpstream(n, p) || len(h.g.customers[p]) < len(h.g.customers[n]) {
 		return nil
 	}
-	e := &event{label: fine("new_upstream"), concerns: []node{n, p}, provides: [][2]node{{p, n}}}
+	e := &event{label: fine("new_upstream"), concerns: []node{n, p}, provides: [][2]node{{p, n}}, enters: h.enters(p, n, newCustomerEntered, drawsNewEntered)}
 	e.shows = func(r *route) bool { return crosses(r.path, h.g.asns[p], h.g.asns[n]) }
 	for _, b := range h.blocksOf[n] {
 		if d, ok := h.announced(b.prefix); ok {

@@ -4,9 +4,11 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/registry"
 	"github.com/routevigil/routevigil/detect/scorecard"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -19,6 +21,7 @@ type event struct {
 	shows    func(*route) bool // of a route of the changed prefixes: that it is part of the event; nil: any that is new
 	roas     []attestation     // made long before
 	provides [][2]node         // provider and customer that become so; the customer has it attested long before
+	enters   [][2]node         // who is registered as a customer, after the one who says so; long before
 	times    int               // it happens this often in a row; 0 is 1
 	do       func(lasts time.Duration)
 }
@@ -40,30 +43,37 @@ const enough = 3
 
 // kinds are all events there are, by the names that [Configuration] uses.
 var kinds = map[string]func(*history) *event{
-	"origin_hijack":            (*history).originHijack,
-	"subprefix_hijack":         (*history).subprefixHijack,
-	"forged_path":              (*history).forgedPath,
-	"forged_path_subprefix":    (*history).forgedSubprefix,
-	"route_leak_1":             func(h *history) *event { return h.leak(1) },
-	"route_leak_2":             func(h *history) *event { return h.leak(2) },
-	"route_leak_3":             func(h *history) *event { return h.leak(3) },
-	"route_leak_4":             func(h *history) *event { return h.leak(4) },
-	"misconfiguration_prepend": (*history).prepend,
-	"private_asn_leak":         (*history).privateASN,
-	"bogon_prefix":             (*history).bogonPrefix,
-	"blackhole_leak":           (*history).blackhole,
-	"visibility_loss":          (*history).outage,
+	"origin_hijack":             (*history).originHijack,
+	"subprefix_hijack":          (*history).subprefixHijack,
+	"forged_path":               (*history).forgedPath,
+	"forged_path_subprefix":     (*history).forgedSubprefix,
+	"route_leak_1":              func(h *history) *event { return h.leak(1) },
+	"route_leak_2":              func(h *history) *event { return h.leak(2) },
+	"route_leak_3":              func(h *history) *event { return h.leak(3) },
+	"route_leak_4":              func(h *history) *event { return h.leak(4) },
+	"reorigination_leak":        (*history).reorigination,
+	"internal_specifics_leak":   (*history).internalSpecifics,
+	"squatting":                 (*history).squatting,
+	"misconfiguration_prepend":  (*history).prepend,
+	"misconfiguration_typo_asn": (*history).typoASN,
+	"private_asn_leak":          (*history).privateASN,
+	"bogon_prefix":              (*history).bogonPrefix,
+	"blackhole_leak":            (*history).blackhole,
+	"visibility_loss":           (*history).outage,
 
-	"new_specific":  (*history).newSpecific,
-	"multi_origin":  (*history).multiOrigin,
-	"handover":      (*history).handover,
-	"new_upstream":  (*history).newUpstream,
-	"anycast":       (*history).anycast,
-	"scrubbing":     (*history).scrubbing,
-	"flap":          (*history).flap,
-	"link_failure":  (*history).linkFailure,
-	"session_reset": (*history).sessionReset,
-	"peer_fault":    (*history).peerFault,
+	"new_specific":        (*history).newSpecific,
+	"traffic_engineering": (*history).trafficEngineering,
+	"takeover":            (*history).takeover,
+	"new_allocation":      (*history).newAllocation,
+	"multi_origin":        (*history).multiOrigin,
+	"handover":            (*history).handover,
+	"new_upstream":        (*history).newUpstream,
+	"anycast":             (*history).anycast,
+	"scrubbing":           (*history).scrubbing,
+	"flap":                (*history).flap,
+	"link_failure":        (*history).linkFailure,
+	"session_reset":       (*history).sessionReset,
+	"peer_fault":          (*history).peerFault,
 }
 
 // Kinds returns the names of all events, sorted.
@@ -81,6 +91,9 @@ func (h *history) happen(kind string, lasts time.Duration) {
 		}
 		for _, p := range e.provides {
 			h.attestedToo[p[1]] = append(h.attestedToo[p[1]], p[0])
+		}
+		for _, p := range e.enters {
+			h.registeredToo[p[0]] = append(h.registeredToo[p[0]], p[1])
 		}
 		rounds := max(e.times, 1)
 		for _, n := range e.concerns {
@@ -230,6 +243,7 @@ func (h *history) attack(kind incident.Kind, ofPart, forges bool) *event {
 	e := &event{label: &scorecard.Label{Kind: kind, Offenders: h.asn(a), Victims: h.asn(n)}, concerns: []node{n, a}}
 	e.shows = originIs(h.g.asns[a])
 	if forges {
+		e.enters = h.enters(a, n, victimEntered, drawsVictimEntered)
 		e.shows = func(r *route) bool { return crosses(r.path, path[0], path[1]) }
 	}
 	says := func(p netip.Prefix, b *block) source {
@@ -346,6 +360,110 @@ func (h *history) leaked(l node, from class, to []node, usual announcement) anno
 	return append(slices.Clone(usual), source{at: l, to: to, path: s.path(nil, l), otc: s.otcOf(l), invalid: usual[s.source[l]].invalid})
 }
 
+// reorigination is a leak of RFC 7908 §3.5: an AS announces as its own what it has from others.
+func (h *history) reorigination() *event {
+	e := h.ofMany()
+	if e == nil {
+		return nil
+	}
+	l := e.concerns[0]
+	e.label = &scorecard.Label{Kind: incident.ReoriginationLeak, RFC7908Type: 5, Offenders: h.asn(l)}
+	for _, n := range e.concerns[1:] {
+		e.label.Victims = append(e.label.Victims, h.g.asns[n])
+	}
+	for i, c := range e.changes {
+		d, _ := h.announced(c.prefix)
+		e.changes[i].said = append(slices.Clone(d.usual), source{at: l, path: h.asn(l), invalid: c.block.invalid(c.prefix, h.g.asns[l])})
+	}
+	e.shows = originIs(h.g.asns[l])
+	if h.seenBy(e) < enough || len(e.changes) < many {
+		return nil
+	}
+	return e
+}
+
+// many is how many prefixes at least are concerned where one AS announces those of many others.
+const many = 16
+
+// ofMany draws an AS, the first concerned, and strangers to it with prefixes of theirs: twice as many as must be seen.
+func (h *history) ofMany() *event {
+	a := node(h.rng.IntN(len(h.g.asns)))
+	e := &event{concerns: []node{a}}
+	for range 200 {
+		n, b := h.holder()
+		if n < 0 || len(e.changes) == 2*many {
+			break
+		}
+		if _, ok := h.announced(b.prefix); ok && !h.related(a, n) && !slices.Contains(e.concerns, n) {
+			e.concerns = append(e.concerns, n)
+			e.changes = append(e.changes, change{prefix: b.prefix, block: b})
+		}
+	}
+	if len(e.changes) < many {
+		return nil
+	}
+	return e
+}
+
+// internalSpecifics is a leak of RFC 7908 §3.6: a holder lets out the many parts of its block that are for its own network.
+// No ROA speaks of the block.
+func (h *history) internalSpecifics() *event {
+	e := h.parts(120)
+	if e != nil {
+		e.label = &scorecard.Label{Kind: incident.InternalSpecifics, RFC7908Type: 6, Offenders: h.asn(e.concerns[0])}
+	}
+	return e
+}
+
+// parts draws a holder that announces so many parts, of /24, of a block that no ROA speaks of.
+func (h *history) parts(n int) *event {
+	var large []*block
+	for _, b := range h.blocks {
+		if _, ok := h.announced(b.prefix); ok && len(b.roas) == 0 && 1<<max(0, 24-b.prefix.Bits()) >= n {
+			large = append(large, b)
+		}
+	}
+	if len(large) == 0 {
+		return nil
+	}
+	b := large[h.rng.IntN(len(large))]
+	holder := b.holder
+	e := &event{concerns: []node{holder}}
+	first := h.rng.IntN(1<<(24-b.prefix.Bits()) - n + 1)
+	a := b.prefix.Addr().As4()
+	block := uint32(a[0])<<24 | uint32(a[1])<<16 | uint32(a[2])<<8
+	said := announcement{{at: holder, path: h.asn(holder)}}
+	for i := range n {
+		p := netip.PrefixFrom(address(block+uint32(first+i)<<8), 24)
+		if _, known := h.byPrefix[p]; !known {
+			e.changes = append(e.changes, change{p, b, said})
+		}
+	}
+	if len(e.changes) < n-2 {
+		return nil
+	}
+	return e
+}
+
+// squatting is an AS that announces space that no registry has given to anybody.
+func (h *history) squatting() *event {
+	e := h.ofNoBlock(freeSpace)
+	if e != nil {
+		e.label = &scorecard.Label{Kind: incident.Squatting, Offenders: h.asn(e.concerns[0])}
+	}
+	return e
+}
+
+// ofNoBlock draws a holder that announces a part of some space that nobody announced before.
+func (h *history) ofNoBlock(space byte) *event {
+	n, _ := h.holder()
+	p := netip.PrefixFrom(netip.AddrFrom4([4]byte{space, byte(h.rng.UintN(256)), byte(h.rng.UintN(64)) << 2}), 22)
+	if _, known := h.byPrefix[p]; n < 0 || known {
+		return nil
+	}
+	return &event{concerns: []node{n}, changes: []change{{p, nil, announcement{{at: n, path: h.asn(n)}}}}}
+}
+
 // mistake draws a holder that announces one of its prefixes with a path that ends wrongly.
 func (h *history) mistake(kind incident.Kind, end uint32) *event {
 	n, b := h.holder()
@@ -367,6 +485,28 @@ func (h *history) prepend() *event {
 		e.label.Victims = []uint32{end}
 	}
 	return e
+}
+
+// typoASN is a holder that prepends its number to a route and mistypes the last one.
+func (h *history) typoASN() *event {
+	n, _ := h.holder()
+	if n < 0 {
+		return nil
+	}
+	digits := strconv.AppendUint(nil, uint64(h.g.asns[n]), 10)
+	i := 1 + h.rng.IntN(len(digits)-1)
+	digits[i] = '0' + (digits[i]-'0'+1+byte(h.rng.IntN(9)))%10
+	typed, _ := strconv.ParseUint(string(digits), 10, 32)
+	if _, taken := h.g.index[uint32(typed)]; taken || registry.ReservedASN(uint32(typed)) {
+		return nil
+	}
+	b := h.blocksOf[n][h.rng.IntN(len(h.blocksOf[n]))]
+	if _, ok := h.announced(b.prefix); !ok {
+		return nil
+	}
+	end := uint32(typed)
+	return &event{label: &scorecard.Label{Kind: incident.TypoASN, Offenders: []uint32{end}, Victims: h.asn(n)}, concerns: []node{n}, shows: originIs(end),
+		changes: []change{{b.prefix, b, announcement{{at: n, path: append(h.asn(n), end), invalid: b.invalid(b.prefix, end)}}}}}
 }
 
 // privateASN is a holder that leaves a customer's private AS number (RFC 6996) in the path.

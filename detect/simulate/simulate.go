@@ -12,12 +12,15 @@
 // and meanwhile nothing else happens to the ASes that it concerns, but for links that fail. At the end all tables are as at
 // the beginning. The detector is told the ROAs, the organisations, and an imperfect copy of the relationships: 2 % of the
 // transit links and 20 % of the peerings are missing, 1 % of the transit links are called peerings and 3 % of the peerings
-// transit.
+// transit. Three in five of the networks with customers register most of these in an as-set, as in truth they must for their
+// providers' filters; nothing else is registered. The registries' statistics speak of space that nobody has and of space just
+// delegated alone.
 //
-// Not modelled: IPv6; sibling links (siblings are two origins of one organisation); squatting, leaks of types 5 and 6, typos
-// other than prepends, forged paths with more than two ASes behind the forger, networks that are cut off in part, changes of ROAs with time, IRR, delegations and route
-// servers; updates that BGP sends between two states, but for that second path; links that fail for one prefix at a time;
-// the rare AS that changes its route at a failure though no vantage point's path crosses the link.
+// Not modelled: IPv6; sibling links (siblings are two origins of one organisation); squatting on what was delegated, typos
+// in prefixes, forged paths with more than two ASes behind the forger, networks that are cut off in part, changes of ROAs with
+// time, collectors that fall silent, route objects and policies of the IRR, and route servers; updates that BGP sends between two
+// states, but for that second path; links that fail for one prefix at a time; the rare AS that changes its route at a failure though
+// no vantage point's path crosses the link.
 package simulate
 
 import (
@@ -63,6 +66,7 @@ type Configuration struct {
 	ROA  float64 // share of origins with ROAs
 	ASPA float64 // share of networks that attest their providers
 	OTC  float64 // share of networks that follow RFC 9234
+	IRR  float64 // share of networks with customers that register who these are
 	// Inferred leaves the relationships out of what the detector is told. Otherwise it gets an imperfect copy of them.
 	Inferred bool
 }
@@ -71,7 +75,7 @@ type Configuration struct {
 func DefaultConfiguration() Configuration {
 	return Configuration{Seed: 1, ASes: 15000, Start: time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC), Duration: 12 * time.Hour,
 		Origins: 1500, Prefixes: 8000, Peers: 60, Collectors: 4, Events: Each(6), Churn: 2, Failures: 12,
-		ROV: 0.25, ROA: 0.55, ASPA: 0.05, OTC: 0.05}
+		ROV: 0.25, ROA: 0.55, ASPA: 0.05, OTC: 0.05, IRR: 0.6}
 }
 
 // Each has every kind of event happen n times.
@@ -106,7 +110,7 @@ func (c Configuration) Validate() error {
 	for _, s := range []struct {
 		name  string
 		share float64
-	}{{"rov", c.ROV}, {"roa", c.ROA}, {"aspa", c.ASPA}, {"otc", c.OTC}} {
+	}{{"rov", c.ROV}, {"roa", c.ROA}, {"aspa", c.ASPA}, {"otc", c.OTC}, {"irr", c.IRR}} {
 		bad(s.share >= 0 && s.share <= 1, "%s: must be 0 to 1, is %v", s.name, s.share)
 	}
 	return errors.Join(errs...)
@@ -129,7 +133,10 @@ func Case(c Configuration) (*scorecard.Case, error) {
 	h.settle()
 
 	k := &scorecard.Case{Name: fmt.Sprintf("simulated-%d", c.Seed),
-		Knowledge: detect.Knowledge{VRPs: w.attested(), Organisations: w.organisations()}, RIB: w.dump(start, h.rib), Updates: h.updates}
+		Knowledge: detect.Knowledge{VRPs: w.attested(), Organisations: w.organisations(), Delegations: w.delegations()}, RIB: w.dump(start, h.rib), Updates: h.updates}
+	if c.IRR > 0 {
+		k.Knowledge.IRR = w.registry()
+	}
 	if !c.Inferred {
 		k.Knowledge.Relationships = w.imperfect()
 	}

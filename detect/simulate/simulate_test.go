@@ -168,8 +168,10 @@ func TestAllIsUndone(t *testing.T) {
 func offends(g *graph, l *scorecard.Label, path []uint32) bool {
 	offender, origin := l.Offenders[0], path[len(path)-1]
 	switch l.Kind {
-	case incident.OriginHijack, incident.SubprefixHijack, incident.BogonPrefix:
+	case incident.OriginHijack, incident.SubprefixHijack, incident.BogonPrefix, incident.Squatting, incident.ReoriginationLeak, incident.InternalSpecifics:
 		return origin == offender
+	case incident.TypoASN:
+		return origin == offender && len(path) > 1 && path[len(path)-2] == l.Victims[0]
 	case incident.ForgedPath, incident.ForgedPathSubprefix:
 		i := slices.Index(path, offender)
 		if i < 0 || origin != l.Victims[0] || g.relation(g.index[offender], g.index[path[i+1]]) != 0 {
@@ -321,7 +323,7 @@ func name(l *scorecard.Label) string {
 	switch {
 	case l.Benign != "":
 		return l.Benign
-	case l.RFC7908Type != 0:
+	case l.Kind == incident.RouteLeak:
 		return fmt.Sprintf("%s_%d", l.Kind, l.RFC7908Type)
 	}
 	return string(l.Kind)

@@ -91,6 +91,8 @@ type world struct {
 	byPrefix     map[netip.Prefix]int
 	siblings     [][2]node
 	attestedToo  map[node][]node // providers to come, by customer
+	// Those who are registered as customers of another, and are none yet or never.
+	registeredToo map[node][]node
 
 	vantages []vantage
 	sessions []ingest.Peer
@@ -99,7 +101,7 @@ type world struct {
 
 func newWorld(c Configuration) (*world, error) {
 	w := &world{c: c, rng: rand.New(rand.NewPCG(c.Seed, 0x776f726c64)), rels: c.Relationships, blocksOf: map[node][]*block{}, byPrefix: map[netip.Prefix]int{},
-		attestedToo: map[node][]node{}}
+		attestedToo: map[node][]node{}, registeredToo: map[node][]node{}}
 	if w.rels == nil {
 		w.rels = Generate(c.Seed, c.ASes)
 	}

@@ -292,19 +292,33 @@ func (r *Relationships) Degree(asn uint32) int {
 	return int(to - from)
 }
 
-// Between returns a neighbour that a and b have in common, the lowest; false where they have none.
+// Between returns what a and b have in common as a neighbour, of several the one that itself has the fewest; false where there is
+// none.
 func (r *Relationships) Between(a, b uint32) (asn uint32, ok bool) {
 	from, to := r.row(a)
 	from2, to2 := r.row(b)
 	if to2-from2 < to-from {
 		from, to, from2, to2 = from2, to2, from, to
 	}
+	fewest := 0
 	for ; from < to; from++ {
-		if _, both := slices.BinarySearch(r.neighbours[from2:to2], r.neighbours[from]); both {
-			return r.neighbours[from], true
+		via := r.neighbours[from]
+		if _, both := slices.BinarySearch(r.neighbours[from2:to2], via); !both {
+			continue
+		}
+		if n := r.Degree(via); !ok || n < fewest {
+			asn, fewest, ok = via, n, true
 		}
 	}
-	return 0, false
+	return asn, ok
+}
+
+// ASes is how many ASes have any neighbour.
+func (r *Relationships) ASes() int {
+	if r == nil {
+		return 0
+	}
+	return len(r.asns)
 }
 
 // Cone returns asn's customer cone, sorted: itself, its customers, theirs and so on. It looks at every

@@ -233,11 +233,18 @@ func TestBetween(t *testing.T) {
 	b.Set(5, 4, Provider)
 	b.Set(5, 6, Provider)
 	b.Set(1, 3, Peer)
+	for _, end := range []uint32{7, 8} { // AS1 has more neighbours than AS6, and is the lower
+		b.Set(1, end, Provider)
+		b.Set(6, end, Provider)
+	}
 	r := b.Build()
+	if n := r.ASes(); n != 8 {
+		t.Errorf("%d ASes", n)
+	}
 	for _, c := range []struct {
 		a, b, via uint32
 		ok        bool
-	}{{1, 5, 4, true}, {5, 1, 4, true}, {2, 4, 1, true}, {1, 2, 3, true}, {3, 6, 0, false}, {2, 99, 0, false}, {98, 99, 0, false}} {
+	}{{1, 5, 4, true}, {5, 1, 4, true}, {2, 4, 1, true}, {1, 2, 3, true}, {7, 8, 6, true}, {3, 6, 0, false}, {2, 99, 0, false}, {98, 99, 0, false}} {
 		if via, ok := r.Between(c.a, c.b); via != c.via || ok != c.ok {
 			t.Errorf("between %d and %d: %d, %t", c.a, c.b, via, ok)
 		}

@@ -55,6 +55,9 @@ type FamilySet uint8
 // AllFamilies holds every family that is decoded.
 const AllFamilies FamilySet = 1<<4 - 1
 
+// Unicast holds the two families of which routes say where packets go.
+const Unicast FamilySet = 1<<0 | 1<<2
+
 // Families makes a set. Families that are not decoded are left out.
 func Families(fs ...Family) FamilySet {
 	var s FamilySet

@@ -130,7 +130,7 @@ func TestSessionLife(t *testing.T) {
 		}
 		h.check(says+" +192.0.2.0/24 [4200000001 64496] via 192.0.2.1",
 			says+" +2001:db8::/32 [4200000001 64496] via 2001:db8::1",
-			says+" +192.0.2.0/24 [4200000001 64496] via 192.0.2.1")
+			says+" +192.0.2.0/24 [4200000001 64496] via 192.0.2.1", says+" end of ipv4/unicast", says+" end of ipv6/unicast")
 		p.send(withdrawal(bgp.Options{}, r4))
 		p.send(withdrawal(bgp.Options{}, r6))
 		synctest.Wait()

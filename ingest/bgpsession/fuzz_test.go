@@ -86,7 +86,7 @@ func FuzzSession(f *testing.F) {
 				}
 				live = !live
 			case ingest.Routes:
-				if !live || len(u.Withdrawn)+len(u.Announced) == 0 || u.Time == 0 || !u.Peer.Addr.IsValid() {
+				if !live || (len(u.Withdrawn)+len(u.Announced) == 0) != (u.EndOfRIB != 0) || u.Time == 0 || !u.Peer.Addr.IsValid() {
 					t.Errorf("%+v while live is %v", u, live)
 				}
 				for _, r := range u.Withdrawn {

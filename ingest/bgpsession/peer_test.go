@@ -109,6 +109,9 @@ func words(updates []ingest.Update) []string {
 		if len(u.Announced) > 0 {
 			line += fmt.Sprintf(" [%s] via %s", u.Attrs.ASPath, u.Attrs.NextHop)
 		}
+		if u.EndOfRIB != 0 {
+			line += fmt.Sprintf(" end of %s", u.EndOfRIB)
+		}
 		lines = append(lines, line)
 	}
 	return lines

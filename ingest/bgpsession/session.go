@@ -396,6 +396,15 @@ func (s *session) update(body []byte) error {
 		s.log.Info("BGP: End-of-RIB", "family", d.EndOfRIB, "prefixes", len(s.routes.held))
 	}
 	if len(d.Withdrawn)+len(d.Announced) == 0 {
+		if !bgp.Unicast.Has(d.EndOfRIB) {
+			return nil
+		}
+		s.u.Time, s.u.Withdrawn, s.u.Announced, s.u.Attrs, s.u.EndOfRIB = ingest.TimeOf(s.received), nil, nil, bgp.Attributes{}, d.EndOfRIB
+		err := s.handle(&s.u) // not counted: it has no routes
+		s.u.EndOfRIB = 0
+		if err != nil {
+			return &handlerError{err}
+		}
 		return nil
 	}
 	before := len(s.routes.held)

@@ -64,6 +64,7 @@ type Item struct {
 type Session struct {
 	collector string
 	vrfs      bool
+	ends      bool // End-of-RIB is handed on
 
 	decoder  Decoder
 	updates  bgp.Decoder
@@ -100,6 +101,10 @@ type peer struct {
 func NewSession(collector string, vrfs bool) *Session {
 	return &Session{collector: collector, vrfs: vrfs, peers: make(map[peerKey]*peer)}
 }
+
+// TellEndOfRIB makes Emit hand on the ends of unicast tables too, as updates without routes: what watches routers live wants
+// them, while files are read for routes.
+func (s *Session) TellEndOfRIB() { s.ends = true }
 
 // Counts returns what was counted so far. The maps are the session's own.
 func (s *Session) Counts() *Counts { return &s.counts }
@@ -464,7 +469,14 @@ func (s *Session) Emit(it *Item, h ingest.Handler) error {
 		}
 	}
 	u := it.BGP
-	if u == nil || len(u.Withdrawn)+len(u.Announced) == 0 {
+	switch {
+	case u == nil:
+		return nil
+	case len(u.Withdrawn)+len(u.Announced) > 0:
+	case s.ends && bgp.Unicast.Has(u.EndOfRIB):
+		s.update = ingest.Update{Time: it.Time, Peer: it.Peer, EndOfRIB: u.EndOfRIB}
+		return h(&s.update)
+	default:
 		return nil
 	}
 	s.update = ingest.Update{Time: it.Time, Peer: it.Peer, Withdrawn: u.Withdrawn, Announced: u.Announced, Attrs: u.Attrs}

@@ -3,6 +3,7 @@ package bmp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -467,4 +468,33 @@ func typical(t testing.TB) (s *Session, up, message []byte) {
 		t.Fatalf("%d octets", len(b))
 	}
 	return NewSession("r", false), encode(t, upMessage(peer4, open(65000), open(64500))), encode(t, monitoring(peer4, b))
+}
+
+// The ends of unicast tables are handed on to who asks for them, in their place and only they.
+func TestEndOfRIB(t *testing.T) {
+	var got []string
+	s := NewSession("r", false)
+	s.TellEndOfRIB()
+	for _, m := range []*Message{
+		upMessage(peer4, open(65000), open(64500)),
+		monitoring(peer4, update(t, bgp.Options{}, nlri("203.0.113.0/24", 0))),
+		monitoring(peer4, bgp.AppendEndOfRIB(nil, bgp.IPv4Unicast)),
+		monitoring(peer4, bgp.AppendEndOfRIB(nil, bgp.IPv6Multicast)),
+		monitoring(peer4, bgp.AppendEndOfRIB(nil, bgp.IPv6Unicast)),
+	} {
+		it, err := s.Message(encode(t, m), received)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Emit(it, func(u *ingest.Update) error {
+			got = append(got, fmt.Sprint(u.Kind, " ", u.EndOfRIB, " ", len(u.Announced)+len(u.Withdrawn), " ", u.Peer.Addr == peer4.Addr))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"peer_up afi0/safi0 0 true", "routes afi0/safi0 1 true", "routes ipv4/unicast 0 true", "routes ipv6/unicast 0 true"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

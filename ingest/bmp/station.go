@@ -275,6 +275,7 @@ func (s *Station) admit(conn net.Conn, check bool) (*connection, error) {
 		name = addr.String()
 	}
 	x := &connection{station: s, router: name, addr: addr, conn: conn, session: NewSession(name, s.c.VRFs)}
+	x.session.TellEndOfRIB()
 	x.handle = x.deliver
 	s.mu.Lock()
 	full := len(s.sessions) >= s.c.MaxSessions

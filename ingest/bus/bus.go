@@ -158,6 +158,27 @@ func (b *Bus) Canary(now time.Time) {
 	b.wake()
 }
 
+// maxSigns bounds the signs of life that a batch holds, should nobody take it.
+const maxSigns = 1024
+
+// Sign puts a sign of life into the stream, behind all that has been published. It moves no clock, never waits, and is
+// forgotten where a batch has a thousand already. The bus keeps collectors.
+func (b *Bus) Sign(source string, collectors []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	if len(b.queue) == 0 {
+		b.queue = append(b.queue, &building{})
+	}
+	last := b.queue[len(b.queue)-1]
+	if len(last.signs) < maxSigns {
+		last.signs = append(last.signs, ingest.Sign{Source: source, Collectors: collectors, Before: len(last.updates)})
+	}
+	b.wake()
+}
+
 func (b *Bus) full(size int64) bool {
 	return b.count > 0 && (b.count >= b.c.MaxUpdates || b.bytes+size > b.c.MaxBytes)
 }
@@ -179,7 +200,7 @@ func (b *Bus) Next(ctx context.Context) (*ingest.Batch, error) {
 		head, closed := b.take()
 		if head != nil {
 			b.advance(min(head.newest, ingest.TimeOf(time.Now().Add(b.c.ClockTolerance))))
-			return &ingest.Batch{Updates: head.updates, Watermark: b.watermark, Canary: head.canary}, nil
+			return &ingest.Batch{Updates: head.updates, Watermark: b.watermark, Signs: head.signs, Canary: head.canary}, nil
 		}
 		if closed {
 			return nil, ErrClosed

@@ -17,6 +17,7 @@ type building struct {
 	newest  ingest.Time
 	bytes   int64
 	canary  time.Time // of the self-check; zero where there is none
+	signs   []ingest.Sign
 
 	nlri     slab[bgp.NLRI]
 	segments slab[bgp.Segment]
@@ -62,9 +63,14 @@ func (b *Builder) Grow(n int) { b.b.updates = slices.Grow(b.b.updates, n) }
 // Add appends a copy of u.
 func (b *Builder) Add(u *ingest.Update) { b.b.add(u, 0) }
 
+// Sign appends a sign of life, of which the builder keeps the collectors.
+func (b *Builder) Sign(source string, collectors []string) {
+	b.b.signs = append(b.b.signs, ingest.Sign{Source: source, Collectors: collectors, Before: len(b.b.updates)})
+}
+
 // Batch is what was added; the builder must not be used any more.
 func (b *Builder) Batch(watermark ingest.Time) ingest.Batch {
-	return ingest.Batch{Updates: b.b.updates, Watermark: watermark}
+	return ingest.Batch{Updates: b.b.updates, Watermark: watermark, Signs: b.b.signs}
 }
 
 // slab hands out copies of slices from shared chunks, each chunk twice as large as the one before.

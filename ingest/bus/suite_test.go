@@ -11,6 +11,6 @@ func TestSuite(t *testing.T) {
 	bustest.Run(t, func(t *testing.T) bustest.Stream {
 		b := bus.New(bus.DefaultConfiguration(), nil)
 		t.Cleanup(b.Close)
-		return bustest.Stream{Publish: b.Publish, Next: b.Next}
+		return bustest.Stream{Publish: b.Publish, Sign: b.Sign, Next: b.Next}
 	})
 }

@@ -818,6 +818,7 @@ func (s *Source) stream(p *partition, h *Header) *stream {
 			return nil
 		}
 		x = &stream{key: key, session: bmp.NewSession(key.collector, false)}
+		x.session.TellEndOfRIB()
 		s.streams[key] = x
 	}
 	p.last = x

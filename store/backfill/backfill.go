@@ -163,6 +163,9 @@ func (f *Filler) Load(ctx context.Context) error {
 		f.collectors[h.Collector] = &collector{feed: h.Feed, newest: newest}
 	}
 	for _, g := range slices.Backward(gaps) {
+		if g.State == ingest.GapImported {
+			continue
+		}
 		f.show(g)
 		if c := f.collectors[g.Collector]; c != nil && g.PeerASN == 0 {
 			c.covered = max(c.covered, endOf(&g))

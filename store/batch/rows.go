@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -72,9 +71,69 @@ func (f *Filter) matchUpdate(u *ingest.Update) bool {
 		(q.Collector == "" || u.Peer.Collector == q.Collector)
 }
 
-// Newest returns the newest matching rows of the batch that r was opened on, which is at position: those before
-// before, at most limit, newest first.
-func (f *Filter) Newest(r *Reader, position uint64, before store.Cursor, limit int) ([]store.Route, error) {
+// DefaultLimit is what a limit of 0 means.
+const DefaultLimit = 100
+
+// LimitOf is the limit that n, of a query, stands for.
+func LimitOf(n int) int {
+	if n <= 0 {
+		return DefaultLimit
+	}
+	return min(n, math.MaxInt32)
+}
+
+// Walk yields at most limit rows. step gives the next ones, at most so many as it is asked for, and tells whether there may
+// be more; what it gives beside an error counts.
+func Walk(limit int, step func(limit int) (routes []store.Route, more bool, err error), yield func(store.Route, error) bool) {
+	for left := limit; left > 0; {
+		routes, more, err := step(left)
+		for _, r := range routes {
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(store.Route{}, err)
+			return
+		}
+		if !more {
+			return
+		}
+		left -= len(routes)
+	}
+}
+
+// Stored is a batch as stores keep it.
+type Stored struct {
+	Position   uint64
+	Backfilled bool
+	Body       []byte
+}
+
+// Newest returns the newest matching rows of b: those before before, at most limit, newest first. r is opened on b.
+func (f *Filter) Newest(r *Reader, b Stored, before store.Cursor, limit int) ([]store.Route, error) {
+	err := r.Open(b.Body)
+	var found []store.Route
+	if err == nil {
+		found, err = f.newest(r, b.Position, before, limit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("batch %d: %w", b.Position, err)
+	}
+	for i := range found {
+		found[i].Backfilled = b.Backfilled
+	}
+	return found, nil
+}
+
+// All returns all matching rows of b, in order. r is opened on b.
+func (f *Filter) All(r *Reader, b Stored) ([]store.Route, error) {
+	found, err := f.Newest(r, b, store.Cursor{Position: math.MaxInt64}, math.MaxInt32)
+	slices.Reverse(found)
+	return found, err
+}
+
+func (f *Filter) newest(r *Reader, position uint64, before store.Cursor, limit int) ([]store.Route, error) {
 	var found []store.Route
 	var u ingest.Update
 	row := 0
@@ -181,52 +240,11 @@ func RouteOf(u *ingest.Update, a *bgp.Attributes, action store.Action, n bgp.NLR
 // UpdateOf makes the update that a row tells of, with what rows keep of its attributes: path, next hop, communities and OTC.
 func UpdateOf(r *store.Route) (ingest.Update, error) {
 	u := ingest.Update{Time: ingest.TimeOf(r.Time), Peer: ingest.Peer{Collector: r.Collector, Addr: r.PeerIP, ASN: r.PeerASN, View: r.View}}
-	n := []bgp.NLRI{{Prefix: r.Prefix, PathID: r.PathID}}
-	switch r.Action {
-	case store.PeerUp:
-		u.Kind = ingest.PeerUp
-		return u, nil
-	case store.PeerDown:
-		u.Kind = ingest.PeerDown
-		return u, nil
-	case store.Withdraw:
-		u.Withdrawn = n
-		return u, nil
-	case store.RIB:
-		u.Kind = ingest.RIB
+	err := add(&u, r)
+	if HasAttributes(r.Action) {
+		u.Attrs.Has |= bgp.HasOrigin | bgp.HasNextHop
 	}
-	u.Announced = n
-	a := &u.Attrs
-	var err error
-	if a.ASPath, err = bgp.ParseASPath(r.ASPath); err != nil {
-		return u, err
-	}
-	a.Has, a.NextHop = bgp.HasOrigin|bgp.HasASPath|bgp.HasNextHop, r.NextHop
-	for _, text := range r.Communities {
-		var parts [3]uint32
-		fields := strings.Split(text, ":")
-		if len(fields) != 2 && len(fields) != 3 {
-			return u, fmt.Errorf("community %q", text)
-		}
-		for i, f := range fields {
-			v, err := strconv.ParseUint(f, 10, 16*(len(fields)-1))
-			if err != nil {
-				return u, fmt.Errorf("community %q: %w", text, err)
-			}
-			parts[i] = uint32(v)
-		}
-		if len(fields) == 2 {
-			a.Has |= bgp.HasCommunities
-			a.Communities = append(a.Communities, parts[0]<<16|parts[1])
-		} else {
-			a.Has |= bgp.HasLargeCommunities
-			a.LargeCommunities = append(a.LargeCommunities, bgp.LargeCommunity{Global: parts[0], Local1: parts[1], Local2: parts[2]})
-		}
-	}
-	if r.OTC != 0 {
-		a.Has, a.OTC = a.Has|bgp.HasOTC, r.OTC
-	}
-	return u, nil
+	return u, err
 }
 
 // communities writes RFC 1997 and RFC 8092 communities the way people do.

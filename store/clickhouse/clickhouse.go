@@ -47,7 +47,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -65,9 +64,11 @@ var ErrUnprepared = errors.New("the database is not prepared")
 var (
 	errClosed   = errors.New("the store is closed")
 	errReadOnly = errors.New("it is open for reading only")
-	errMissing  = fmt.Errorf("%w: there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database", ErrUnprepared)
 	errFenced   = errors.New("another routevigil has taken the store over; stop one of the two, or give it another database")
 )
+
+// ErrMissing is wrapped by the error for a database that is not there, or not a store's.
+var ErrMissing = fmt.Errorf("%w: there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database", ErrUnprepared)
 
 // codes of server errors that come again when the same is sent again. All others may pass: a full disk (243), too many
 // parts (252), a table or user that may only read (164, 242), too little memory (241), a lost Keeper (999).
@@ -259,7 +260,7 @@ func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, erro
 		return nil, err
 	}
 	if there == 0 && !write {
-		return nil, errMissing
+		return nil, ErrMissing
 	}
 	if there == 0 { // who may not make databases can be given one
 		if err := first.Exec(ctx, fmt.Sprintf("CREATE DATABASE IF NOT EXISTS `%s` %s", cfg.Database, layout{cfg.Cluster}.OnCluster())); err != nil {
@@ -559,16 +560,6 @@ func (s *Store) Stats(ctx context.Context) (store.Stats, error) {
 		}
 		return out, nil
 	}
-}
-
-// defaultLimit is what a limit of 0 means.
-const defaultLimit = 100
-
-func limitOf(n int) int {
-	if n <= 0 {
-		return defaultLimit
-	}
-	return min(n, math.MaxInt32)
 }
 
 // nullable gives a time as the database keeps it, nothing for the zero time.

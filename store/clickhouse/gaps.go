@@ -12,6 +12,7 @@ import (
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 // finishedGaps is how many gaps that are done or failed are kept.
@@ -216,7 +217,7 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []ingest.Gap
-	for i := len(s.gaps) - 1; i >= 0 && len(list) < limitOf(limit); i-- {
+	for i := len(s.gaps) - 1; i >= 0 && len(list) < batch.LimitOf(limit); i-- {
 		if g := s.gaps[i].Gap; state == "" || g.State == state {
 			list = append(list, g)
 		}

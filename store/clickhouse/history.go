@@ -33,6 +33,7 @@ type appending struct {
 	watermark  int64
 	sum        batch.Summary
 	backfilled bool
+	imported   bool
 	gap        *gap // changed in the same row
 	position   uint64
 	done       chan error
@@ -43,11 +44,20 @@ var encoders = sync.Pool{New: func() any { return batch.NewEncoder() }}
 
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
-	return s.append(ctx, b, false, nil)
+	return s.append(ctx, b, appending{})
 }
 
 // AppendBackfill implements [store.Store].
 func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error {
+	return s.appendWithGap(ctx, b, appending{backfilled: true}, g)
+}
+
+// AppendImport implements [store.Store].
+func (s *Store) AppendImport(ctx context.Context, b *ingest.Batch, backfilled bool, g *ingest.Gap) error {
+	return s.appendWithGap(ctx, b, appending{backfilled: backfilled, imported: true}, g)
+}
+
+func (s *Store) appendWithGap(ctx context.Context, b *ingest.Batch, r appending, g *ingest.Gap) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
@@ -56,7 +66,8 @@ func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.G
 	}
 	n := gap{Gap: *g, version: s.nextVersion(), onlyLog: true}
 	n.From, n.Until, n.NextAttempt, n.File = micro(n.From), micro(n.Until), micro(n.NextAttempt), micro(n.File)
-	_, err := s.append(ctx, b, true, &n)
+	r.gap = &n
+	_, err := s.append(ctx, b, r)
 	return err
 }
 
@@ -66,8 +77,8 @@ func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.G
 func (s *Store) AppendBatches(ctx context.Context, batches []*ingest.Batch) (stored int, position uint64, err error) {
 	var list []*appending
 	for _, b := range batches {
-		r, err := s.encode(b)
-		if err != nil {
+		r := &appending{}
+		if err := s.encode(b, r); err != nil {
 			return 0, 0, err
 		}
 		list = append(list, r)
@@ -82,26 +93,27 @@ func (s *Store) AppendBatches(ctx context.Context, batches []*ingest.Batch) (sto
 	return stored, position, err
 }
 
-func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, g *gap) (uint64, error) {
-	r, err := s.encode(b)
-	if err != nil {
+// append stores b; r says how it came here.
+func (s *Store) append(ctx context.Context, b *ingest.Batch, r appending) (uint64, error) {
+	if err := s.encode(b, &r); err != nil {
 		return 0, err
 	}
-	r.backfilled, r.gap = backfilled, g
-	if err := s.hand(ctx, []*appending{r}); err != nil {
+	if err := s.hand(ctx, []*appending{&r}); err != nil {
 		return 0, err
 	}
 	return r.position, nil
 }
 
-func (s *Store) encode(b *ingest.Batch) (*appending, error) {
+// encode makes r ready to store b.
+func (s *Store) encode(b *ingest.Batch, r *appending) error {
 	e := encoders.Get().(*batch.Encoder)
 	body, sum, err := e.Encode(nil, b)
 	encoders.Put(e)
 	if err != nil {
-		return nil, fmt.Errorf("store %s: %w", s.place(), err)
+		return fmt.Errorf("store %s: %w", s.place(), err)
 	}
-	return &appending{body: body, watermark: int64(b.Watermark), sum: sum, done: make(chan error, 1)}, nil
+	r.body, r.watermark, r.sum, r.done = body, int64(b.Watermark), sum, make(chan error, 1)
+	return nil
 }
 
 // hand has the appender store a list, in its order, and nothing of it behind one that could not be stored.
@@ -185,7 +197,7 @@ func (s *Store) commit(group []*appending, first uint64) error {
 	}
 	err := s.write(context.Background(), func(ctx context.Context) error {
 		epoch := s.current().epoch
-		err := s.insert(ctx, `INSERT INTO batches (position, epoch, received_at, watermark, backfilled, updates, rows, min_time, max_time, gap_id, gap_version, gap, body)`, func(b api.Batch) error {
+		err := s.insert(ctx, `INSERT INTO batches (position, epoch, received_at, watermark, backfilled, imported, updates, rows, min_time, max_time, gap_id, gap_version, gap, body)`, func(b api.Batch) error {
 			for i, r := range group {
 				r.position = first + uint64(i)
 				var id, version uint64
@@ -193,7 +205,7 @@ func (s *Store) commit(group []*appending, first uint64) error {
 				if r.gap != nil {
 					id, version, text = r.gap.ID, r.gap.version, encodeGap(r.gap.Gap)
 				}
-				if err := b.Append(r.position, epoch, start, r.watermark, r.backfilled, uint32(r.sum.Updates), uint32(r.sum.Rows),
+				if err := b.Append(r.position, epoch, start, r.watermark, r.backfilled, r.imported, uint32(r.sum.Updates), uint32(r.sum.Rows),
 					int64(r.sum.MinTime), int64(r.sum.MaxTime), id, version, text, r.body); err != nil {
 					return err
 				}
@@ -255,7 +267,12 @@ func (s *Store) renew(ctx context.Context) error {
 type logRow struct {
 	position   uint64
 	backfilled bool
+	imported   bool
 	body       []byte
+}
+
+func (l *logRow) stored() batch.Stored {
+	return batch.Stored{Position: l.position, Backfilled: l.backfilled, Body: l.body}
 }
 
 // readLog reads batches at positions from first to last, in order; where says which of them are wanted.
@@ -264,11 +281,11 @@ func (s *Store) readLog(ctx context.Context, first, last uint64, where string) (
 	err := s.rows(ctx, func(r api.Rows) error {
 		var l logRow
 		var body string
-		err := r.Scan(&l.position, &l.backfilled, &body)
+		err := r.Scan(&l.position, &l.backfilled, &l.imported, &body)
 		l.body = []byte(body)
 		page = append(page, l)
 		return err
-	}, fmt.Sprintf(`SELECT position, backfilled, body FROM (SELECT * FROM batches WHERE position >= %d AND position <= %d
+	}, fmt.Sprintf(`SELECT position, backfilled, imported, body FROM (SELECT * FROM batches WHERE position >= %d AND position <= %d
 		ORDER BY position, epoch DESC LIMIT 1 BY position) WHERE %s ORDER BY position`, first, last, where))
 	return page, err
 }
@@ -306,7 +323,7 @@ func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*in
 			}
 			for _, r := range page {
 				b := &ingest.Batch{}
-				if !r.backfilled {
+				if !r.backfilled && !r.imported {
 					if b, err = batch.Decode(r.body); err != nil {
 						yield(nil, fmt.Errorf("store %s: batch %d: %w", s.place(), r.position, err))
 						return
@@ -337,22 +354,7 @@ func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[stor
 		if q.After != (store.Cursor{}) {
 			w.before = q.After
 		}
-		for left := limitOf(q.Limit); left > 0; {
-			routes, more, err := w.step(ctx, left)
-			for _, r := range routes {
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(store.Route{}, err)
-				return
-			}
-			if !more {
-				return
-			}
-			left -= len(routes)
-		}
+		batch.Walk(batch.LimitOf(q.Limit), func(limit int) ([]store.Route, bool, error) { return w.step(ctx, limit) }, yield)
 	}
 }
 
@@ -405,16 +407,9 @@ func (w *walk) step(ctx context.Context, limit int) (routes []store.Route, more 
 	}
 	var reader batch.Reader
 	for _, l := range slices.Backward(page) {
-		err := reader.Open(l.body)
-		var found []store.Route
-		if err == nil {
-			found, err = w.f.Newest(&reader, l.position, w.before, limit-len(routes))
-		}
+		found, err := w.f.Newest(&reader, l.stored(), w.before, limit-len(routes))
 		if err != nil {
-			return routes, false, fmt.Errorf("store %s: batch %d: %w", w.s.place(), l.position, err)
-		}
-		for i := range found {
-			found[i].Backfilled = l.backfilled
+			return routes, false, fmt.Errorf("store %s: %w", w.s.place(), err)
 		}
 		if routes = append(routes, found...); len(routes) == limit {
 			w.before = routes[limit-1].Cursor

@@ -16,6 +16,7 @@ import (
 
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 const insertEvents = `INSERT INTO journal (entry, incident_id, sequence, key, version, status, kind, severity, started_at, ended_at, asns, first_addresses,
@@ -232,7 +233,7 @@ func (s *Store) Incidents(ctx context.Context, q store.IncidentQuery) ([]inciden
 	}
 	events, err := s.events(ctx, fmt.Sprintf(`SELECT body FROM journal WHERE entry = 'event' AND (incident_id, sequence) IN (
 		SELECT incident_id, last_sequence FROM incidents WHERE %s ORDER BY last_sequence DESC LIMIT %d) ORDER BY sequence DESC, version DESC LIMIT 1 BY sequence`,
-		strings.Join(where, " AND "), limitOf(q.Limit)), args...)
+		strings.Join(where, " AND "), batch.LimitOf(q.Limit)), args...)
 	list := make([]incident.Incident, len(events))
 	for i := range events {
 		list[i] = events[i].Incident
@@ -244,9 +245,9 @@ func (s *Store) Incidents(ctx context.Context, q store.IncidentQuery) ([]inciden
 func (s *Store) Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error) {
 	const rest = ` AND sequence > ? ORDER BY sequence, version DESC LIMIT 1 BY sequence LIMIT ?`
 	if id == "" {
-		return s.events(ctx, `SELECT body FROM journal WHERE entry = 'event'`+rest, after, limitOf(limit))
+		return s.events(ctx, `SELECT body FROM journal WHERE entry = 'event'`+rest, after, batch.LimitOf(limit))
 	}
-	return s.events(ctx, `SELECT body FROM journal WHERE entry = 'event' AND incident_id = ?`+rest, id, after, limitOf(limit))
+	return s.events(ctx, `SELECT body FROM journal WHERE entry = 'event' AND incident_id = ?`+rest, id, after, batch.LimitOf(limit))
 }
 
 func (s *Store) events(ctx context.Context, query string, args ...any) ([]incident.Event, error) {
@@ -299,7 +300,7 @@ func (s *Store) DueDeliveries(ctx context.Context, receiver string, now time.Tim
 	return s.deliveries(ctx, `(incident_id, sequence, key) IN (SELECT any(incident_id), any(sequence), key FROM journal
 		WHERE entry = 'delivery' AND receiver = ? GROUP BY key
 		HAVING argMax(state, version) = 'pending' AND ifNull(toUnixTimestamp64Micro(argMax(tuple(next_attempt), version).1), ?) <= ?
-		ORDER BY any(sequence), key LIMIT ?)`, receiver, int64(math.MinInt64), now.UnixMicro(), limitOf(limit))
+		ORDER BY any(sequence), key LIMIT ?)`, receiver, int64(math.MinInt64), now.UnixMicro(), batch.LimitOf(limit))
 }
 
 // Deliveries implements [store.Store].

@@ -79,7 +79,7 @@ func checkSchema(ctx context.Context, conn api.Conn) error {
 		return err
 	}
 	if there == 0 {
-		return errMissing
+		return ErrMissing
 	}
 	var version uint32
 	if err := conn.QueryRow(ctx, `SELECT max(version) FROM schema_versions`).Scan(&version); err != nil {
@@ -156,7 +156,7 @@ func (s *Store) lookNow(ctx context.Context) error {
 		valid := fmt.Sprintf("(epoch >= %d OR position < %d)", l.epoch, l.first)
 		err := s.rows(ctx, func(r api.Rows) error {
 			return r.Scan(&st.position, &newest, &st.checkpoint, &st.sequence, &st.expanded, &st.dropped)
-		}, `SELECT (SELECT max(position) FROM batches WHERE `+valid+`), (SELECT max(watermark) FROM batches WHERE NOT backfilled AND `+valid+`),
+		}, `SELECT (SELECT max(position) FROM batches WHERE `+valid+`), (SELECT max(watermark) FROM batches WHERE NOT backfilled AND NOT imported AND `+valid+`),
 			(SELECT max(position) FROM checkpoints WHERE piece = 0), (SELECT max(sequence) FROM journal WHERE entry = 'event'),
 			(SELECT max(value) FROM marks WHERE name = 'expanded'), (SELECT max(value) FROM marks WHERE name = 'dropped')`)
 		if err != nil {
@@ -322,17 +322,12 @@ func (r *Reader) loggedHistory(ctx context.Context, f *batch.Filter, first, last
 	}
 	var reader batch.Reader
 	for _, row := range page {
-		err := reader.Open(row.body)
-		var found []store.Route
-		if err == nil {
-			found, err = f.Newest(&reader, row.position, store.Cursor{Position: math.MaxInt64}, math.MaxInt32)
-		}
+		found, err := f.All(&reader, row.stored())
 		if err != nil {
-			return stopped, fmt.Errorf("store %s: batch %d: %w", r.place(), row.position, err)
+			return stopped, fmt.Errorf("store %s: %w", r.place(), err)
 		}
-		for i := len(found) - 1; i >= 0; i-- {
-			found[i].Backfilled = row.backfilled
-			if !yield(found[i]) {
+		for _, route := range found {
+			if !yield(route) {
 				return stopped, nil
 			}
 		}

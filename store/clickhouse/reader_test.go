@@ -191,7 +191,7 @@ func TestReaderOfVoidBatches(t *testing.T) {
 	}
 	last(3)
 	run(t, s, `INSERT INTO epochs (epoch, owner, first_position, at) VALUES (2, 'other', 0, now64(6))`) // claimed, and not begun
-	late := `INSERT INTO batches SELECT 4, 1, received_at, watermark, backfilled, updates, rows, min_time, max_time, gap_id, gap_version, gap, body FROM batches WHERE position = 3`
+	late := `INSERT INTO batches SELECT 4, 1, received_at, watermark, backfilled, updates, rows, min_time, max_time, gap_id, gap_version, gap, body, imported FROM batches WHERE position = 3`
 	run(t, s, late)
 	last(3)
 	run(t, s, `INSERT INTO epochs (epoch, owner, first_position, at) VALUES (2, 'other', 4, now64(6))`) // begun without it

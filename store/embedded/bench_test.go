@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,6 +103,46 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/update")
+}
+
+// BenchmarkWritePart makes a part as sealing does, and one as large as a merge makes in an hour of a busy feed.
+func BenchmarkWritePart(b *testing.B) {
+	for _, n := range []int{250_000, 2_500_000} {
+		b.Run(fmt.Sprintf("rows=%d", n), func(b *testing.B) {
+			g := storetest.NewTraffic()
+			rows := make([]row, 0, n)
+			for position := uint64(1); len(rows) < n; position++ {
+				updates := g.Batch(1000).Updates
+				for i := range updates { // each makes one row
+					action, nlri := batch.RowOf(&updates[i], 0)
+					route := batch.RouteOf(&updates[i], &updates[i].Attrs, action, nlri, store.Cursor{Position: position, Row: i})
+					rows = append(rows, toRow(&route))
+				}
+			}
+			slices.SortFunc(rows, func(a, b row) int { return compareRows(&a, &b) })
+			dir := b.TempDir()
+			if err := os.MkdirAll(filepath.Join(dir, partsDirectory), 0o755); err != nil {
+				b.Fatal(err)
+			}
+			size := int64(0)
+			for b.Loop() {
+				p, err := defaultSizes.writePart(b.Context(), dir, 1, 1, 0, func(yield func(*row, error) bool) {
+					for i := range rows {
+						if !yield(&rows[i], nil) {
+							return
+						}
+					}
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+				size = p.bytes
+				p.discard()
+			}
+			b.ReportMetric(float64(size)/float64(n), "B/row")
+			b.ReportMetric(float64(b.N)*float64(n)/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
 }
 
 // BenchmarkUpdates asks five million sealed rows and a tail of a hundred thousand. Building them

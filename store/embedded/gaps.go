@@ -7,6 +7,7 @@ import (
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 )
 
 // finishedGaps is how many gaps that are done or failed are kept.
@@ -62,7 +63,7 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 		return nil, fmt.Errorf("store %s: gaps: %w", s.cfg.Directory, err)
 	}
 	rows, err := s.read.QueryContext(ctx, `SELECT id, feed, collector, peer_asn, from_time, until_time, state, updates, attempts, next_attempt, error, file, taken
-		FROM gaps WHERE ? IN ('', state) ORDER BY id DESC LIMIT ?`, string(state), limitOf(limit))
+		FROM gaps WHERE ? IN ('', state) ORDER BY id DESC LIMIT ?`, string(state), batch.LimitOf(limit))
 	if err != nil {
 		return fail(err)
 	}
@@ -86,10 +87,19 @@ func (s *Store) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]i
 
 // AppendBackfill implements [store.Store].
 func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.Gap) error {
+	return s.appendWithGap(ctx, b, kind{backfilled: true}, g)
+}
+
+// AppendImport implements [store.Store].
+func (s *Store) AppendImport(ctx context.Context, b *ingest.Batch, backfilled bool, g *ingest.Gap) error {
+	return s.appendWithGap(ctx, b, kind{backfilled, true}, g)
+}
+
+func (s *Store) appendWithGap(ctx context.Context, b *ingest.Batch, k kind, g *ingest.Gap) error {
 	if g.ID == 0 {
 		return fmt.Errorf("store %s: back-filling a gap that is not stored: %w", s.cfg.Directory, store.ErrNotFound)
 	}
-	_, err := s.append(ctx, b, true, func(t *transaction) error {
+	_, err := s.append(ctx, b, k, func(t *transaction) error {
 		_, err := t.saveGap(*g)
 		return err
 	})

@@ -33,11 +33,14 @@ var encoders = sync.Pool{New: func() any { return &encoder{Encoder: batch.NewEnc
 
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
-	return s.append(ctx, b, false, func(*transaction) error { return nil })
+	return s.append(ctx, b, kind{}, func(*transaction) error { return nil })
 }
 
+// kind says how a batch came here, if not from a live feed.
+type kind struct{ backfilled, imported bool }
+
 // append stores b, and what with does in the same transaction.
-func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, with func(*transaction) error) (uint64, error) {
+func (s *Store) append(ctx context.Context, b *ingest.Batch, k kind, with func(*transaction) error) (uint64, error) {
 	e := encoders.Get().(*encoder)
 	defer encoders.Put(e)
 	body, sum, err := e.Encode(e.body[:0], b)
@@ -55,8 +58,8 @@ func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, wi
 		}
 		t.state.tailBatches++
 		t.state.tailUpdates += int64(sum.Updates)
-		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body, backfilled) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			position, received, sum.Updates, sum.Rows, int64(sum.MinTime), int64(sum.MaxTime), body, backfilled)
+		_, err := t.exec(`INSERT INTO batches (position, received_at, updates, rows, min_time, max_time, body, backfilled, imported) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			position, received, sum.Updates, sum.Rows, int64(sum.MinTime), int64(sum.MaxTime), body, k.backfilled, k.imported)
 		if err != nil {
 			return err
 		}
@@ -75,8 +78,12 @@ func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, wi
 type tailRow struct {
 	position   uint64
 	receivedAt int64
-	backfilled bool
-	body       []byte
+	kind
+	body []byte
+}
+
+func (t *tailRow) stored() batch.Stored {
+	return batch.Stored{Position: t.position, Backfilled: t.backfilled, Body: t.body}
 }
 
 // tail reads a page of batches: rest completes the query after "FROM batches".
@@ -84,7 +91,7 @@ func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, 
 	fail := func(err error) ([]tailRow, error) {
 		return nil, fmt.Errorf("store %s: reading history: %w", s.cfg.Directory, err)
 	}
-	rows, err := s.read.QueryContext(ctx, `SELECT position, received_at, backfilled, body FROM batches `+rest+fmt.Sprintf(` LIMIT %d`, pageBatches), args...)
+	rows, err := s.read.QueryContext(ctx, `SELECT position, received_at, backfilled, imported, body FROM batches `+rest+fmt.Sprintf(` LIMIT %d`, pageBatches), args...)
 	if err != nil {
 		return fail(err)
 	}
@@ -93,7 +100,7 @@ func (s *Store) tail(ctx context.Context, rest string, args ...any) ([]tailRow, 
 	size := 0
 	for size < pageBytes && rows.Next() {
 		var r tailRow
-		if err := rows.Scan(&r.position, &r.receivedAt, &r.backfilled, &r.body); err != nil {
+		if err := rows.Scan(&r.position, &r.receivedAt, &r.backfilled, &r.imported, &r.body); err != nil {
 			return fail(err)
 		}
 		size += len(r.body)
@@ -128,7 +135,7 @@ func (s *Store) BatchesSince(ctx context.Context, position uint64) iter.Seq2[*in
 			}
 			for _, r := range page {
 				b := &ingest.Batch{}
-				if !r.backfilled {
+				if r.kind == (kind{}) {
 					b, err = batch.Decode(r.body)
 				}
 				if err != nil {
@@ -160,22 +167,7 @@ func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[stor
 		if q.After != (store.Cursor{}) {
 			w.before = q.After
 		}
-		for left := limitOf(q.Limit); left > 0; {
-			routes, more, err := w.step(ctx, left)
-			for _, r := range routes {
-				if !yield(r, nil) {
-					return
-				}
-			}
-			if err != nil {
-				yield(store.Route{}, err)
-				return
-			}
-			if !more {
-				return
-			}
-			left -= len(routes)
-		}
+		batch.Walk(batch.LimitOf(q.Limit), func(limit int) ([]store.Route, bool, error) { return w.step(ctx, limit) }, yield)
 	}
 }
 
@@ -265,16 +257,9 @@ func (w *walk) filterPage(page []tailRow, limit int) ([]store.Route, error) {
 	var routes []store.Route
 	var r batch.Reader
 	for _, t := range page {
-		err := r.Open(t.body)
-		var found []store.Route
-		if err == nil {
-			found, err = w.f.Newest(&r, t.position, w.before, limit-len(routes))
-		}
+		found, err := w.f.Newest(&r, t.stored(), w.before, limit-len(routes))
 		if err != nil {
-			return routes, fmt.Errorf("store %s: batch %d: %w", w.s.cfg.Directory, t.position, err)
-		}
-		for i := range found {
-			found[i].Backfilled = t.backfilled
+			return routes, fmt.Errorf("store %s: %w", w.s.cfg.Directory, err)
 		}
 		routes = append(routes, found...)
 		w.before = store.Cursor{Position: t.position}

@@ -16,16 +16,6 @@ import (
 	"github.com/routevigil/routevigil/store/batch"
 )
 
-// defaultLimit is what a limit of 0 means.
-const defaultLimit = 100
-
-func limitOf(n int) int {
-	if n <= 0 {
-		return defaultLimit
-	}
-	return n
-}
-
 // CommitEvents implements [store.Store].
 func (s *Store) CommitEvents(ctx context.Context, events []incident.Event, deliveries []store.Delivery) error {
 	bodies := make([][]byte, len(events))
@@ -198,7 +188,7 @@ func (s *Store) Incidents(ctx context.Context, q store.IncidentQuery) ([]inciden
 		query += ` WHERE ` + strings.Join(where, ` AND `)
 	}
 	query += ` ORDER BY ` + sequence + ` DESC LIMIT ?`
-	events, err := s.events(ctx, query, append(args, limitOf(q.Limit))...)
+	events, err := s.events(ctx, query, append(args, batch.LimitOf(q.Limit))...)
 	list := make([]incident.Incident, len(events))
 	for i := range events {
 		list[i] = events[i].Incident
@@ -210,10 +200,10 @@ func (s *Store) Incidents(ctx context.Context, q store.IncidentQuery) ([]inciden
 func (s *Store) Events(ctx context.Context, id string, after uint64, limit int) ([]incident.Event, error) {
 	after = min(after, 1<<63-1)
 	if id == "" {
-		return s.events(ctx, `SELECT body FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?`, after, limitOf(limit))
+		return s.events(ctx, `SELECT body FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?`, after, batch.LimitOf(limit))
 	}
 	return s.events(ctx, `SELECT body FROM events WHERE incident = (SELECT id FROM incidents WHERE incident_id = ?) AND sequence > ?
-		ORDER BY sequence LIMIT ?`, id, after, limitOf(limit))
+		ORDER BY sequence LIMIT ?`, id, after, batch.LimitOf(limit))
 }
 
 func (s *Store) events(ctx context.Context, query string, args ...any) ([]incident.Event, error) {
@@ -300,7 +290,7 @@ func (t *transaction) putDelivery(d *store.Delivery) error {
 // DueDeliveries implements [store.Store].
 func (s *Store) DueDeliveries(ctx context.Context, receiver string, now time.Time, limit int) ([]store.Delivery, error) {
 	return s.deliveries(ctx, `d.state = 'pending' AND d.receiver = ? AND coalesce(d.next_attempt, ?) <= ? ORDER BY d.sequence, d.key LIMIT ?`,
-		receiver, now.UnixMicro(), now.UnixMicro(), limitOf(limit))
+		receiver, now.UnixMicro(), now.UnixMicro(), batch.LimitOf(limit))
 }
 
 // Deliveries implements [store.Store].

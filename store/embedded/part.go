@@ -67,7 +67,7 @@ type row struct {
 	View        string `parquet:"view,dict"` // empty for Adj-RIB-In before policy
 	PathID      int64  `parquet:"path_id,dict"`
 	ASPath      string `parquet:"as_path,dict"`
-	OriginASN   int64  `parquet:"origin_asn,dict"`
+	OriginASN   int64  `parquet:"origin_asn"` // follows the prefix: repeats compress better than numbers of a dictionary
 	NextHop     string `parquet:"next_hop,dict"`
 	Communities string `parquet:"communities,dict"` // separated by spaces
 	OTC         int64  `parquet:"otc,dict"`

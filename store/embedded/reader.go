@@ -9,16 +9,15 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"math"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/batch"
 )
@@ -120,6 +119,14 @@ func (r *Reader) Events(ctx context.Context, id string, after uint64, limit int)
 	return r.s.Events(ctx, id, after, limit)
 }
 
+// Gaps implements [store.Reader].
+func (r *Reader) Gaps(ctx context.Context, state ingest.GapState, limit int) ([]ingest.Gap, error) {
+	return r.s.Gaps(ctx, state, limit)
+}
+
+// Heard implements [store.Reader].
+func (r *Reader) Heard(ctx context.Context) ([]store.Heard, error) { return r.s.Heard(ctx) }
+
 // History implements [store.Reader]. Parts are sorted by prefix, so the rows of each that are asked for are sorted
 // anew in a file among the system's temporary ones, which has about the size that they have in the part.
 func (r *Reader) History(ctx context.Context, from, to time.Time) iter.Seq2[store.Route, error] {
@@ -161,17 +168,12 @@ func (r *Reader) tail(ctx context.Context, f *filter, yield func(store.Route, er
 		}
 		for _, t := range page {
 			after = t.position
-			err := reader.Open(t.body)
-			var found []store.Route
-			if err == nil {
-				found, err = f.Newest(&reader, t.position, store.Cursor{Position: math.MaxInt64}, math.MaxInt32)
-			}
+			found, err := f.All(&reader, t.stored())
 			if err != nil {
-				yield(store.Route{}, fmt.Errorf("store %s: batch %d: %w", r.s.cfg.Directory, t.position, err))
+				yield(store.Route{}, fmt.Errorf("store %s: %w", r.s.cfg.Directory, err))
 				return
 			}
-			for _, route := range slices.Backward(found) {
-				route.Backfilled = t.backfilled
+			for _, route := range found {
 				if !yield(route, nil) {
 					return
 				}

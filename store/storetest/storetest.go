@@ -56,7 +56,7 @@ func Run(t *testing.T, h Harness) {
 		{"wrong queries are refused", testWrongQueries},
 		{"the routes of a past moment match the model", testAsOf},
 		{"activity matches the model", testActivity},
-		{"what is back-filled is history and no input of detection", testBackfill},
+		{"what is back-filled or imported is history and no input of detection", testBackfill},
 		{"gaps are kept as they were saved", testGaps},
 		{"events come back as they were", testEvents},
 		{"events may be committed again", testEventsAgain},
@@ -695,7 +695,7 @@ func tables(all []store.Route, q asof.Query) (list []store.Route, cleared bool) 
 	return list, cleared
 }
 
-// testBackfill has every third batch back-filled, through seals and reopening.
+// testBackfill has every third batch back-filled and every third imported, through seals and reopening.
 func testBackfill(t *testing.T, h Harness) {
 	r := newRand(t, 15)
 	s := h.Open(t)
@@ -704,20 +704,33 @@ func testBackfill(t *testing.T, h Harness) {
 		t.Fatalf("of a gap that was not saved: error %v, want ErrNotFound", err)
 	}
 	no(t, s.SaveGap(t.Context(), &g))
+	imported := ingest.Gap{Feed: "an export", From: at(0), Until: at(60), State: ingest.GapImported}
+	if err := s.AppendImport(t.Context(), &ingest.Batch{}, false, &imported); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("of an import that was not saved: error %v, want ErrNotFound", err)
+	}
+	no(t, s.SaveGap(t.Context(), &imported))
 	batches := history(r, 60)
 	var all []store.Route
 	forDetection := make([]*ingest.Batch, len(batches))
 	backfilled := map[uint64]bool{}
 	for i, b := range batches {
 		position := uint64(i + 1)
-		if forDetection[i] = b; i%3 != 1 {
+		if forDetection[i] = b; i%3 == 0 {
 			appendAll(t, s, batches[i:i+1], position)
 			continue
 		}
-		forDetection[i], backfilled[position] = &ingest.Batch{}, true
-		g.Taken += uint64(len(b.Updates))
-		no(t, s.AppendBackfill(t.Context(), clone(b), &g))
-		same(t, "the gap after a batch of it", must[[]ingest.Gap](t)(s.Gaps(t.Context(), "", 0)), []ingest.Gap{g})
+		forDetection[i] = &ingest.Batch{}
+		if i%3 == 1 {
+			backfilled[position] = true
+			g.Taken += uint64(len(b.Updates))
+			no(t, s.AppendBackfill(t.Context(), clone(b), &g))
+		} else {
+			backfilled[position] = i%2 == 0
+			imported.Taken += uint64(len(b.Updates))
+			no(t, s.AppendImport(t.Context(), clone(b), backfilled[position], &imported))
+		}
+		same(t, "the gaps after a batch of them", must[[]ingest.Gap](t)(s.Gaps(t.Context(), "", 0)), []ingest.Gap{imported, g})
+		same(t, "imports", must[[]ingest.Gap](t)(s.Gaps(t.Context(), ingest.GapImported, 0)), []ingest.Gap{imported})
 	}
 	all = rows(batches)
 	for i := range all {

@@ -476,7 +476,7 @@ func (b *backtester) mirrors(ctx context.Context, a *archivist, dumps *irr.Datab
 
 // rpki takes what the RPKI said when the period began.
 func (b *backtester) rpki(k *detect.Knowledge) error {
-	folder := filepath.Join(knowledgeFolder(b.config.Store.Directory), "rpki")
+	folder := filepath.Join(knowledgeFolder(b.config.Store.Directory), rpkiName)
 	set, since, err := journal.At(folder, b.options.From)
 	if errors.Is(err, journal.ErrUnknown) || errors.Is(err, fs.ErrNotExist) {
 		now := "it is left out: there are no VRPs in a file"

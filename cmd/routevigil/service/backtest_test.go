@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/detect/compare"
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/store/move"
 )
 
 // judgeAgain runs a backtest twice, which must give the same.
@@ -115,6 +117,20 @@ func testBacktest(t *testing.T, change func(*config.Config)) {
 	}
 	if b.Basis.DetectorState.IsZero() || b.Basis.DetectorAge < 0 || b.Basis.DetectorAge > 60 || !b.LearnedFrom.IsZero() {
 		t.Errorf("it began with %+v", b)
+	}
+
+	// What is moved into a store of its own is judged there as it was here.
+	moved, export := c, filepath.Join(t.TempDir(), "export")
+	moved.Store = config.Default().Store
+	moved.Store.Directory = t.TempDir()
+	if _, err := Export(t.Context(), c, export, move.ExportOptions{}, testLog(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, kept, err := Import(t.Context(), moved, export, move.ImportOptions{}, testLog(t)); err != nil || len(kept) > 0 {
+		t.Fatalf("import: kept %v, error %v", kept, err)
+	}
+	if m := judgeAgain(t, moved, o); len(m.Differences) > 0 || m.Same != 3 || m.Stored != 3 || m.Updates != b.Updates || !m.Basis.DetectorState.Equal(b.Basis.DetectorState) {
+		t.Errorf("moved, by the same rules: %+v", m)
 	}
 
 	fewer := c

@@ -92,10 +92,13 @@ func (x *Collector) Run(ctx context.Context) error {
 	defer fail(nil)
 	background := newGroup(fail)
 	background.run("HTTP server", func() error { return x.operations.run(ctx) })
+	var hearings []*hearing
 	for _, source := range x.sources {
-		handler := published(x.publisher, source, x.bus.Publish)
+		h, handler := hear(source, published(x.publisher, source, x.bus.Publish))
+		hearings = append(hearings, h)
 		background.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
 	}
+	background.run("signs of life", func() error { return giveSigns(ctx, ingest.SignEvery, hearings, x.bus.Sign) })
 	if x.publisher != nil {
 		background.run("publishing OpenBMP", func() error { return x.publisher.Run(ctx) })
 	}

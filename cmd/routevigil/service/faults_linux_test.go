@@ -638,7 +638,7 @@ func TestFaults(t *testing.T) {
 		return ""
 	})
 	t.Logf("%d routes were said and %d are on the bus; %d hijacks", len(s.said), len(want), s.cases)
-	quiet(t, []*member{members["record 1"], members["record 2"]}, len(want), hook)
+	settled(t, []*member{members["record 1"], members["record 2"]}, len(want), hook)
 	if groups > 0 {
 		t.Errorf("the broker knew %d groups, and nothing that can be forgotten should be in use", groups)
 	}
@@ -717,7 +717,7 @@ func TestFaultsEmbedded(t *testing.T) {
 		s.tell(heal(i)...)
 	}
 	whatHolds(t, ready)
-	quiet(t, []*member{m}, 0, hook)
+	settled(t, []*member{m}, 0, hook)
 	m.finish()
 	kept.collect()
 	unfollow()
@@ -979,8 +979,8 @@ func whatHolds(t *testing.T, what func() string) {
 	t.Errorf("after %s still: %s", patience, missing)
 }
 
-// quiet waits until nothing is under way any more.
-func quiet(t *testing.T, recorders []*member, rows int, hook *receiver) {
+// settled waits until nothing is under way any more.
+func settled(t *testing.T, recorders []*member, rows int, hook *receiver) {
 	t.Helper()
 	last, still := "", 0
 	whatHolds(t, func() string {

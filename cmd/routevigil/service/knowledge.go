@@ -74,7 +74,7 @@ func newKeeper(c config.Config, userAgent string, log *slog.Logger, registerer p
 	k := &keeper{news: make(chan struct{}, 1), log: log, registries: make(chan struct{}, 1), order: f.IRR.Sources, pause: f.Refresh.Mirrors, folder: folder,
 		mirrored: make([]*irr.Database, len(f.IRR.Mirrors))}
 	if f.VRPs != "" || len(f.RTR.Caches) > 0 {
-		k.openJournal(filepath.Join(folder, "rpki"))
+		k.openJournal(filepath.Join(folder, rpkiName))
 	}
 	k.openPast(filepath.Join(folder, pastName), f.Past)
 	k.recordSettings(c)

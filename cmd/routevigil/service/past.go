@@ -32,6 +32,9 @@ import (
 // pastName is the folder of what is kept of the past, beside the copies of what is in use.
 const pastName = "past"
 
+// rpkiName is the folder of what the RPKI said.
+const rpkiName = "rpki"
+
 // Sources of the past that are no sources of knowledge.
 const (
 	settings      = "settings"
@@ -154,7 +157,7 @@ func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC
 func EngineAt(ctx context.Context, directory string, at time.Time) (*detect.Engine, Basis, error) {
 	b := Basis{At: at.UTC(), Sources: []past.Source{}, Gaps: []string{}}
 	folder := knowledgeFolder(directory)
-	vrps, since, unknown := journal.At(filepath.Join(folder, "rpki"), at)
+	vrps, since, unknown := journal.At(filepath.Join(folder, rpkiName), at)
 	switch {
 	case errors.Is(unknown, journal.ErrUnknown):
 		b.gap("What the RPKI said then was not recorded: origins and paths are not validated.")

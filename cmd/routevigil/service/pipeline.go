@@ -228,7 +228,7 @@ func (p *pipeline) run(ctx context.Context, stopping <-chan struct{}) error {
 			return err
 		}
 		start := time.Now()
-		if err == nil && (len(batch.Updates) > 0 || batch.Canary.IsZero()) { // a mark alone is nothing to be recorded or judged
+		if err == nil && (len(batch.Updates)+len(batch.Signs) > 0 || batch.Canary.IsZero()) { // a mark alone is nothing to be recorded or judged
 			err = p.process(ctx, batch)
 		}
 		if err != nil {
@@ -305,11 +305,19 @@ func (p *pipeline) record(ctx context.Context, b *ingest.Batch) error {
 // judge takes what is stamped later than the batch's watermark, and so ahead of every clock here, as
 // stamped now: one false stamp must not move event time for all. The history keeps the stamp.
 func (p *pipeline) judge(b *ingest.Batch) {
+	signs := b.Signs
+	sign := func(upTo int) {
+		for ; len(signs) > 0 && signs[0].Before <= upTo; signs = signs[1:] {
+			p.engine.Sign(signs[0].Source, signs[0].Collectors)
+		}
+	}
 	for i := range b.Updates {
+		sign(i)
 		u := &b.Updates[i]
 		u.Time = min(u.Time, b.Watermark)
 		p.engine.Apply(u)
 	}
+	sign(len(b.Updates))
 	if len(b.Updates) == 0 { // of several in a row only the last is recorded
 		p.engine.AdvanceIdle(b.Watermark)
 		return

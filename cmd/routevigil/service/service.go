@@ -216,14 +216,17 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 		})
 	}
 	feeds.run("self-check", func() error { return s.check.run(ctx, s.bus.Canary) })
+	var hearings []*hearing
 	for _, source := range s.sources {
-		handler := s.bus.Publish
+		h, handler := hear(source, s.bus.Publish)
+		hearings = append(hearings, h)
 		if live, ok := source.(backfill.Source); ok && s.filler != nil && s.config.Ingest.RISLive.Whole() {
 			handler = s.filler.Watch(live, handler)
 		}
 		handler = published(s.publisher, source, handler)
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
 	}
+	feeds.run("signs of life", func() error { return giveSigns(ctx, ingest.SignEvery, hearings, s.bus.Sign) })
 	if s.vrps != nil {
 		feeds.run("VRPs", func() error { return s.vrps.follow(ctx, s.keeper.useRTR) })
 	}

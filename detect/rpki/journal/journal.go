@@ -381,3 +381,15 @@ func readFrame(in io.Reader) (content []byte, n int64, err error) {
 	}
 	return content, 8 + int64(length), nil
 }
+
+// Files lists the segments in a folder that tell of some moment in [from, to), zero times being no bounds.
+func Files(dir string, from, to time.Time) (paths []string, err error) {
+	segments, err := segmentsIn(dir)
+	for i, s := range segments {
+		over := i+1 < len(segments) && !segments[i+1].begin.After(from)
+		if !over && (to.IsZero() || s.begin.Before(to)) {
+			paths = append(paths, s.path)
+		}
+	}
+	return paths, err
+}

@@ -125,6 +125,29 @@ func TestAtIsWhatWasRecorded(t *testing.T) {
 		t.Fatalf("%d segments, %v: neither the month nor the length has begun one", len(segments), err)
 	}
 
+	// The files of a period are enough for every moment of it.
+	from, to := all[40].at, all[70].at
+	paths, err := Files(dir, from, to)
+	if err != nil || len(paths) == 0 || len(paths) >= len(segments) {
+		t.Fatalf("%d of %d segments, %v", len(paths), len(segments), err)
+	}
+	part := t.TempDir()
+	for _, path := range paths {
+		if err := os.Link(path, filepath.Join(part, filepath.Base(path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, rec := range all[40:70] {
+		want, since, err := j.At(rec.at)
+		got, partSince, partErr := At(part, rec.at)
+		if err != nil || partErr != nil || !since.Equal(partSince) || !cmp.Equal(contentOf(want), contentOf(got)) {
+			t.Fatalf("of %v, since %v and %v, errors %v and %v", rec.at, since, partSince, err, partErr)
+		}
+	}
+	if paths, err := Files(dir, time.Time{}, time.Time{}); err != nil || len(paths) != len(segments) {
+		t.Errorf("without bounds: %d of %d segments, %v", len(paths), len(segments), err)
+	}
+
 	// What ended longer ago than it is kept goes with the next segment.
 	if err := j.Record(start.AddDate(0, 2, 0), rpki.NewSet(rpki.Data{}, "test")); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 // Stream is one that is tested.
 type Stream struct {
 	Publish ingest.Handler
+	Sign    func(source string, collectors []string)
 	Next    func(context.Context) (*ingest.Batch, error)
 }
 
@@ -31,6 +32,7 @@ func Run(t *testing.T, open func(*testing.T) Stream) {
 	t.Run("in order", func(t *testing.T) { inOrder(t, open(t)) })
 	t.Run("whole updates", func(t *testing.T) { whole(t, open(t)) })
 	t.Run("sessions", func(t *testing.T) { sessions(t, open(t)) })
+	t.Run("signs of life", func(t *testing.T) { signs(t, open(t)) })
 	t.Run("time goes on", func(t *testing.T) { timeGoesOn(t, open(t)) })
 	t.Run("the end of a context", func(t *testing.T) { ends(t, open(t)) })
 }
@@ -172,6 +174,48 @@ func sessions(t *testing.T, s Stream) {
 	var got []string
 	for _, u := range collect(t, s, func(all []ingest.Update) bool { return len(all) >= len(want) }) {
 		got = append(got, fmt.Sprint(u.Time, u.Kind))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// signs: a sign of life, and the end of a table, come between the updates before it and after it.
+func signs(t *testing.T, s Stream) {
+	now := ingest.TimeOf(time.Now())
+	var want []string
+	for i := range 40 {
+		u := ingest.Update{Time: now + ingest.Time(i), Peer: peer(2), Withdrawn: []bgp.NLRI{{Prefix: prefix(i)}}}
+		if i%3 == 2 {
+			u.Withdrawn, u.EndOfRIB = nil, bgp.IPv6Unicast
+		}
+		if err := s.Publish(&u); err != nil {
+			t.Fatal(err)
+		}
+		source := fmt.Sprintf("source%d", i)
+		s.Sign(source, []string{"rrc00", "rrc01"})
+		want = append(want, fmt.Sprint(u.Time, u.EndOfRIB), source)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var got []string
+	for len(got) < len(want) {
+		b, err := s.Next(ctx)
+		if err != nil {
+			t.Fatalf("after %v: %v", got, err)
+		}
+		signs := b.Signs
+		for i := range len(b.Updates) + 1 {
+			for ; len(signs) > 0 && signs[0].Before == i; signs = signs[1:] {
+				if !slices.Equal(signs[0].Collectors, []string{"rrc00", "rrc01"}) {
+					t.Errorf("a sign of %v", signs[0].Collectors)
+				}
+				got = append(got, signs[0].Source)
+			}
+			if i < len(b.Updates) {
+				got = append(got, fmt.Sprint(b.Updates[i].Time, b.Updates[i].EndOfRIB))
+			}
+		}
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

@@ -179,7 +179,7 @@ func TestSuite(t *testing.T) {
 				}
 			})
 			l := follow(t, k, LogOptions{Candidate: true})
-			return bustest.Stream{Publish: queue.Publish, Next: func(ctx context.Context) (*ingest.Batch, error) {
+			return bustest.Stream{Publish: queue.Publish, Sign: queue.Sign, Next: func(ctx context.Context) (*ingest.Batch, error) {
 				s, err := l.Next(ctx)
 				if err != nil {
 					return nil, err

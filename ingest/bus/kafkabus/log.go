@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -679,12 +680,24 @@ func (l *Log) assemble(b *assembly, key roundKey, now ingest.Time) {
 		}
 		heads[p] = head{index, u}
 	}
+	opened := false
 	for p, frame := range r.frames {
 		if _, err := l.decoders[p].Open(frame); err == nil {
 			advance(p)
+			opened = opened || p == 0
 		}
 	}
-	session, last := false, uint64(0) // the last update was one of a session, and its index
+	signs := l.decoders[0].Signs()
+	if !opened {
+		signs = nil
+	}
+	sign := func(upTo uint64) {
+		for ; len(signs) > 0 && signs[0].Index <= upTo; signs = signs[1:] {
+			b.Sign(signs[0].Source, signs[0].Collectors)
+		}
+	}
+	defer func() { sign(math.MaxUint64) }()
+	session, last := false, uint64(0) // the last update was in all partitions, and its index
 	for {
 		least := -1
 		for p := range heads {
@@ -696,10 +709,11 @@ func (l *Log) assemble(b *assembly, key roundKey, now ingest.Time) {
 			return
 		}
 		h := heads[least]
-		isSession := h.update.Kind == ingest.PeerUp || h.update.Kind == ingest.PeerDown
+		isSession := everywhere(h.update)
 		again := isSession && session && h.index == last // it is in every partition
 		session, last = isSession, h.index
 		if !again {
+			sign(h.index)
 			switch {
 			case l.dup.window == 0:
 				b.add(h.update)

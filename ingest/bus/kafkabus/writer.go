@@ -59,7 +59,14 @@ func (k *Cluster) NewWriter(reg prometheus.Registerer) *Writer {
 // for as long as minutes while they do not answer. After an error the writer must not be used any more, and
 // what of b was stored is unknown.
 func (w *Writer) Write(ctx context.Context, b *ingest.Batch) error {
+	signs := b.Signs
+	sign := func(upTo int) {
+		for ; len(signs) > 0 && signs[0].Before <= upTo; signs = signs[1:] {
+			w.parts[0].AddSign(w.index, signs[0].Source, signs[0].Collectors)
+		}
+	}
 	for i := range b.Updates {
+		sign(i)
 		if err := w.add(&b.Updates[i]); err != nil {
 			w.refused.Inc()
 			w.k.log.Warn("an update cannot be encoded and is dropped", "peer", b.Updates[i].Peer, "error", err)
@@ -73,13 +80,14 @@ func (w *Writer) Write(ctx context.Context, b *ingest.Batch) error {
 			}
 		}
 	}
+	sign(len(b.Updates))
 	return w.flush(ctx, max(w.watermark, b.Watermark))
 }
 
 func (w *Writer) add(u *ingest.Update) error {
 	var err error
 	switch {
-	case u.Kind == ingest.PeerUp || u.Kind == ingest.PeerDown:
+	case everywhere(u):
 		for p := range w.parts {
 			if err := w.parts[p].Add(w.index, u, nil, nil, nil); err != nil {
 				return err
@@ -130,6 +138,11 @@ func (w *Writer) add(u *ingest.Update) error {
 	}
 	w.index++
 	return nil
+}
+
+// everywhere reports whether an update is in all partitions, as what concerns all routes of a peer is.
+func everywhere(u *ingest.Update) bool {
+	return u.Kind == ingest.PeerUp || u.Kind == ingest.PeerDown || u.EndOfRIB != 0
 }
 
 // flush ends the round.

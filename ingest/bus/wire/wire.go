@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	version = 1
+	version = 2 // as written; 1 is read as well
 	// MaxFrame is the size above which no frame is read, in octets.
 	MaxFrame = 16 << 20
 	maxName  = 255 // of a collector or a zone
@@ -58,6 +58,15 @@ type Encoder struct {
 	count                    uint64
 	index                    uint64
 	time, firstTime, started ingest.Time
+	signs                    []byte
+	signCount                uint64
+}
+
+// Sign is a sign of life and its place in the round: the index of the update that came next.
+type Sign struct {
+	Index      uint64
+	Source     string
+	Collectors []string
 }
 
 // Reset begins a new frame.
@@ -69,10 +78,31 @@ func (e *Encoder) Reset() {
 	clear(e.listIndex)
 	e.peers, e.lists, e.updates = e.peers[:0], e.lists[:0], e.updates[:0]
 	e.count, e.index, e.time, e.lastPeer = 0, 0, 0, ingest.Peer{}
+	e.signs, e.signCount = e.signs[:0], 0
 }
 
 // Size is about how many octets the frame has so far.
-func (e *Encoder) Size() int { return len(e.peers) + len(e.lists) + len(e.updates) }
+func (e *Encoder) Size() int { return len(e.peers) + len(e.lists) + len(e.signs) + len(e.updates) }
+
+// AddSign appends a sign of life. Names of more than 255 octets are cut.
+func (e *Encoder) AddSign(index uint64, source string, collectors []string) {
+	if e.peerIndex == nil {
+		e.Reset()
+	}
+	b := binary.AppendUvarint(e.signs, index)
+	b = appendName(b, source)
+	b = binary.AppendUvarint(b, uint64(len(collectors)))
+	for _, c := range collectors {
+		b = appendName(b, c)
+	}
+	e.signs = b
+	e.signCount++
+}
+
+func appendName(b []byte, name string) []byte {
+	name = name[:min(len(name), maxName)]
+	return append(append(b, byte(len(name))), name...)
+}
 
 // Add appends a part of u: of its routes those given, with the encoded list of its attributes, which is not
 // looked at where nothing is announced. index is u's place in the round, and must not be below that of the
@@ -97,6 +127,9 @@ func (e *Encoder) Add(index uint64, u *ingest.Update, withdrawn, announced []bgp
 	if u.Kind == ingest.Routes || u.Kind == ingest.RIB {
 		b = appendNLRI(b, withdrawn)
 		b = appendNLRI(b, announced)
+		if len(withdrawn)+len(announced) == 0 {
+			b = binary.AppendUvarint(b, uint64(u.EndOfRIB))
+		}
 		if len(announced) > 0 {
 			list, ok := e.listIndex[string(attributes)]
 			if !ok {
@@ -185,6 +218,8 @@ func (e *Encoder) AppendTo(b []byte, h Header) []byte {
 	b = append(b, e.peers...)
 	b = binary.AppendUvarint(b, uint64(len(e.listIndex)))
 	b = append(b, e.lists...)
+	b = binary.AppendUvarint(b, e.signCount)
+	b = append(b, e.signs...)
 	if e.count > 0 {
 		b = append(b, e.updates[:e.started]...)
 		b = binary.AppendVarint(b, int64(e.firstTime-h.Watermark))
@@ -202,6 +237,8 @@ type Decoder struct {
 	time    ingest.Time
 	peers   []ingest.Peer
 	lists   [][]byte
+	signs   []Sign
+	version byte
 	decoded int // which of lists attributes holds; -1 for none
 
 	bgp        bgp.Decoder
@@ -229,8 +266,8 @@ func (d *Decoder) open(frame []byte) (h Header, err error) {
 		return h, fmt.Errorf("a frame of %d octets; %d is the most", len(frame), MaxFrame)
 	}
 	d.in = cursor{b: frame}
-	if v := d.in.octet(); !d.in.bad && v != version {
-		return h, fmt.Errorf("a frame of version %d; this program reads %d", v, version)
+	if d.version = d.in.octet(); !d.in.bad && d.version != 1 && d.version != version {
+		return h, fmt.Errorf("a frame of version %d; this program reads 1 and %d", d.version, version)
 	}
 	if w := d.in.take(8); w != nil {
 		h.Writer = binary.BigEndian.Uint64(w)
@@ -270,6 +307,19 @@ func (d *Decoder) open(frame []byte) (h Header, err error) {
 			return h, errCut
 		}
 	}
+	d.signs = d.signs[:0]
+	if d.version > 1 {
+		for range d.in.count() {
+			s := Sign{Index: d.in.uvarint(), Source: d.name(d.in.take(int(d.in.octet())))}
+			for range d.in.count() {
+				s.Collectors = append(s.Collectors, d.name(d.in.take(int(d.in.octet()))))
+			}
+			if d.in.bad {
+				return h, errCut
+			}
+			d.signs = append(d.signs, s)
+		}
+	}
 	if d.in.bad || h.Updates > len(d.in.b) {
 		return h, errCut
 	}
@@ -278,6 +328,9 @@ func (d *Decoder) open(frame []byte) (h Header, err error) {
 	}
 	return h, nil
 }
+
+// Signs are the signs of life in the frame that was opened, and hold until the next. What each points to may be kept.
+func (d *Decoder) Signs() []Sign { return d.signs }
 
 // maxNames bounds the names that are kept so as not to be made again.
 const maxNames = 4096
@@ -323,7 +376,7 @@ func (d *Decoder) next() error {
 		return fmt.Errorf("an update of peer %d of %d", who>>2, len(d.peers))
 	}
 	u.Time, u.Kind, u.Peer = d.time, ingest.Kind(who&3), d.peers[who>>2]
-	u.Withdrawn, u.Announced, u.Attrs = u.Withdrawn[:0], u.Announced[:0], bgp.Attributes{}
+	u.Withdrawn, u.Announced, u.Attrs, u.EndOfRIB = u.Withdrawn[:0], u.Announced[:0], bgp.Attributes{}, 0
 	if u.Kind == ingest.Routes || u.Kind == ingest.RIB {
 		var err error
 		if u.Withdrawn, err = d.nlri(u.Withdrawn); err != nil {
@@ -331,6 +384,13 @@ func (d *Decoder) next() error {
 		}
 		if u.Announced, err = d.nlri(u.Announced); err != nil {
 			return err
+		}
+		if d.version > 1 && len(u.Withdrawn)+len(u.Announced) == 0 {
+			f := d.in.uvarint()
+			if f > 1<<24-1 {
+				return fmt.Errorf("the end of the table of family %d", f)
+			}
+			u.EndOfRIB = bgp.Family(f)
 		}
 		if len(u.Announced) > 0 {
 			if err := d.list(d.in.uvarint()); err != nil {
@@ -361,6 +421,8 @@ func (d *Decoder) Digest() (digest [16]byte) {
 	b = appendNLRI(appendNLRI(b, u.Withdrawn), u.Announced)
 	if len(u.Announced) > 0 {
 		b = append(b, d.lists[d.decoded]...)
+	} else if u.EndOfRIB != 0 {
+		b = binary.BigEndian.AppendUint32(b, uint32(u.EndOfRIB))
 	}
 	d.key = b
 	h := sha256.Sum256(b)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,14 +52,52 @@ func octets(t *testing.T, s string) []byte {
 	return b
 }
 
-// Written by hand from FORMAT.md.
-var golden = []struct {
+var rrc00 = ingest.Peer{Collector: "rrc00", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64500}
+
+type example struct {
 	name, frame string
 	header      Header
 	updates     []indexed
-}{
-	{"empty", `01 0102030405060708 07 d00f 00 00 00`, Header{Writer: 0x0102030405060708, Round: 7, Watermark: 1000}, nil},
-	{"an announcement", `01 0102030405060708 01 d00f 01
+}
+
+// Written by hand from FORMAT.md.
+var golden = []example{
+	{"empty", `02 0102030405060708 07 d00f 00 00 00 00`, Header{Writer: 0x0102030405060708, Round: 7, Watermark: 1000}, nil},
+	{"an announcement", `02 0102030405060708 01 d00f 01
+		01 05 7272633030 04 c0000201 00 f4f703 00
+		01 14 40010100 4002060201 0000fbf4 400304c0000201
+		00
+		00 00 13 00 02 18 c63364 00`,
+		Header{Writer: 0x0102030405060708, Round: 1, Watermark: 1000, Updates: 1},
+		[]indexed{{0, ingest.Update{Time: 990, Peer: ingest.Peer{Collector: "rrc00", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64500},
+			Announced: []bgp.NLRI{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
+			Attrs: bgp.Attributes{Has: bgp.HasOrigin | bgp.HasASPath | bgp.HasNextHop, NextHop: netip.MustParseAddr("192.0.2.1"),
+				ASPath: bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{64500}}}}}}}},
+	{"a withdrawal with path identifiers, and a session's end", `02 0000000000000001 01 00 02
+		01 00 10 fe800000000000000000000000000001 04 65746830 01 04
+		00
+		00
+		05 00 02 05 60 ac02 20010db8 0c 00 0a10 00
+		02 03 04`,
+		Header{Writer: 1, Round: 1, Updates: 2},
+		[]indexed{
+			{5, ingest.Update{Time: 1, Peer: ingest.Peer{Addr: netip.MustParseAddr("fe80::1%eth0"), ASN: 1, View: ingest.LocRIB},
+				Withdrawn: []bgp.NLRI{{Prefix: netip.MustParsePrefix("2001:db8::/32"), PathID: 300}, {Prefix: netip.MustParsePrefix("10.16.0.0/12")}}}},
+			{7, ingest.Update{Time: 3, Kind: ingest.PeerDown, Peer: ingest.Peer{Addr: netip.MustParseAddr("fe80::1%eth0"), ASN: 1, View: ingest.LocRIB}}},
+		}},
+	{"an End-of-RIB and a sign of life", `02 0000000000000001 02 00 01
+		01 05 7272633030 04 c0000201 00 f4f703 00
+		00
+		01 03 08 7269732d6c697665 02 05 7272633030 05 7272633031
+		03 00 02 00 00 8104`,
+		Header{Writer: 1, Round: 2, Updates: 1},
+		[]indexed{{3, ingest.Update{Time: 1, Peer: rrc00, EndOfRIB: bgp.IPv6Unicast}}}},
+}
+
+// As they were written before.
+var older = []example{
+	{"version 1: empty", `01 0102030405060708 07 d00f 00 00 00`, Header{Writer: 0x0102030405060708, Round: 7, Watermark: 1000}, nil},
+	{"version 1: an announcement", `01 0102030405060708 01 d00f 01
 		01 05 7272633030 04 c0000201 00 f4f703 00
 		01 14 40010100 4002060201 0000fbf4 400304c0000201
 		00 00 13 00 02 18 c63364 00`,
@@ -67,7 +106,7 @@ var golden = []struct {
 			Announced: []bgp.NLRI{{Prefix: netip.MustParsePrefix("198.51.100.0/24")}},
 			Attrs: bgp.Attributes{Has: bgp.HasOrigin | bgp.HasASPath | bgp.HasNextHop, NextHop: netip.MustParseAddr("192.0.2.1"),
 				ASPath: bgp.ASPath{{Type: bgp.ASSequence, ASNs: []uint32{64500}}}}}}}},
-	{"a withdrawal with path identifiers, and a session's end", `01 0000000000000001 01 00 02
+	{"version 1: a withdrawal with path identifiers, and a session's end", `01 0000000000000001 01 00 02
 		01 00 10 fe800000000000000000000000000001 04 65746830 01 04
 		00
 		05 00 02 05 60 ac02 20010db8 0c 00 0a10 00
@@ -82,7 +121,11 @@ var golden = []struct {
 
 func encode(t testing.TB, h Header, updates []indexed) []byte {
 	t.Helper()
-	var e Encoder
+	return encodeWith(t, &Encoder{}, h, updates)
+}
+
+func encodeWith(t testing.TB, e *Encoder, h Header, updates []indexed) []byte {
+	t.Helper()
 	for _, u := range updates {
 		var list []byte
 		if len(u.Update.Announced) > 0 {
@@ -109,17 +152,41 @@ func TestGolden(t *testing.T) {
 			if diff := cmp.Diff(g.updates, updates, compare); diff != "" || h != g.header {
 				t.Errorf("header %+v, updates -want +got\n%s", h, diff)
 			}
-			if b := encode(t, g.header, g.updates); string(b) != string(frame) {
+			var e Encoder
+			if strings.Contains(g.name, "sign") {
+				e.AddSign(3, "ris-live", []string{"rrc00", "rrc01"})
+				var d Decoder
+				if _, err := d.Open(frame); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff([]Sign{{3, "ris-live", []string{"rrc00", "rrc01"}}}, d.Signs()); diff != "" {
+					t.Errorf("signs: -want +got\n%s", diff)
+				}
+			}
+			if b := encodeWith(t, &e, g.header, g.updates); string(b) != string(frame) {
 				t.Errorf("encoded as %x, want %x", b, frame)
 			}
 		})
+	}
+	for _, g := range older {
+		h, updates, err := decode(octets(t, g.frame))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(g.updates, updates, compare); diff != "" || h != g.header {
+			t.Errorf("%s: header %+v, updates -want +got\n%s", g.name, h, diff)
+		}
 	}
 }
 
 func TestRefuses(t *testing.T) {
 	for name, frame := range map[string]string{
 		"nothing":                ``,
-		"version":                `02 0000000000000001 01 00 00 00 00`,
+		"version":                `03 0000000000000001 01 00 00 00 00 00`,
+		"family out of range":    `02 0000000000000001 01 00 01 01 00 00 00 01 00 00 00 00 00 00 00 00 80808008`,
+		"no family":              `02 0000000000000001 01 00 01 01 00 00 00 01 00 00 00 00 00 00 00 00`,
+		"a sign that is cut":     `02 0000000000000001 01 00 00 00 00 01 00 02 61`,
+		"more signs than room":   `02 0000000000000001 01 00 00 00 00 7f 00 01 61 00`,
 		"something after":        `01 0000000000000001 01 00 00 00 00 00`,
 		"more updates than room": `01 0000000000000001 01 00 05 00 00`,
 		"more peers than room":   `01 0000000000000001 01 00 00 ffffffff0f 00`,
@@ -176,7 +243,7 @@ func TestPartition(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, g := range golden {
+	for _, g := range append(slices.Clone(golden), older...) {
 		b, err := hex.DecodeString(strings.Join(strings.Fields(g.frame), ""))
 		if err != nil {
 			f.Fatal(err)

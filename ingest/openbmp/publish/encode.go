@@ -147,9 +147,13 @@ func (e *encoder) append(q *queue, u *ingest.Update, now ingest.Time) error {
 	if u.Kind == ingest.PeerUp {
 		return nil
 	}
+	if u.EndOfRIB != 0 {
+		e.update = bgp.AppendEndOfRIB(e.update[:0], u.EndOfRIB)
+		return e.tell(q, p, &bmp.Message{Type: bmp.TypeRouteMonitoring, BGP: e.update}, u.Time, now)
+	}
 	o := bgp.Options{}
 	if p.addPath {
-		o.AddPath = unicast
+		o.AddPath = bgp.Unicast
 	}
 	x := bgp.Update{Withdrawn: u.Withdrawn, Announced: u.Announced, Attrs: u.Attrs}
 	b, err := bgp.AppendUpdate(e.update[:0], &x, o)
@@ -172,8 +176,6 @@ func (e *encoder) append(q *queue, u *ingest.Update, now ingest.Time) error {
 	}
 	return nil
 }
-
-var unicast = bgp.Families(bgp.IPv4Unicast, bgp.IPv6Unicast)
 
 // hasIDs reports whether a route of u has a path identifier.
 func hasIDs(u *ingest.Update) bool {

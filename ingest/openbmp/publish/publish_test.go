@@ -35,6 +35,9 @@ const patience = 2 * time.Minute
 type tables map[ingest.Peer]map[bgp.NLRI]string
 
 func (t tables) apply(u *ingest.Update) {
+	if u.EndOfRIB != 0 {
+		u = &ingest.Update{Peer: u.Peer, Time: u.Time, EndOfRIB: u.EndOfRIB, Announced: []bgp.NLRI{{PathID: uint32(u.EndOfRIB)}}} // kept as if it were a route
+	}
 	if t[u.Peer] == nil || u.Kind == ingest.PeerUp || u.Kind == ingest.PeerDown {
 		t[u.Peer] = map[bgp.NLRI]string{}
 	}
@@ -62,6 +65,7 @@ func (r *reader) message(t failer, b []byte) []byte {
 	s := r.sessions[h.Router]
 	if s == nil {
 		s = bmp.NewSession(string(h.Group), false)
+		s.TellEndOfRIB()
 		r.sessions[h.Router] = s
 	}
 	it, err := s.Message(body, h.Time)
@@ -82,6 +86,10 @@ func genUpdate(t *rapid.T, peers []ingest.Peer, ids map[ingest.Peer]bool, at ing
 		u.Kind = ingest.Routes
 	}
 	if u.Kind == ingest.PeerUp || u.Kind == ingest.PeerDown {
+		return u
+	}
+	if u.Kind == ingest.Routes && rapid.IntRange(0, 5).Draw(t, "end") == 0 {
+		u.EndOfRIB = rapid.SampledFrom([]bgp.Family{bgp.IPv4Unicast, bgp.IPv6Unicast}).Draw(t, "table")
 		return u
 	}
 	routes := func(most int) (list []bgp.NLRI) {
@@ -152,7 +160,7 @@ func TestConsumersGetWhatWasSaid(t *testing.T) {
 				}
 				o := bgp.Options{}
 				if first[u.Peer] {
-					o.AddPath = unicast
+					o.AddPath = bgp.Unicast
 				}
 				body, _, _ := new(openbmp.Header).Decode(b)
 				theirs, update, err, updateErr := gobgptest.BMP(body, o)
