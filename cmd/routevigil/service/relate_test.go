@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/detect"
+	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest"
 )
@@ -14,7 +15,10 @@ import (
 // part of the saved state.
 func TestRelationshipsFollowTheTable(t *testing.T) {
 	s := openStore(t)
-	p := newPipeline(t, s, detect.Knowledge{})
+	late := network{asn: 61000, prefix: blocks(61, 0)}
+	// Of a newcomer of whom nothing is known nothing is learned at first either.
+	roa := rpki.NewSet(rpki.Data{VRPs: []rpki.VRP{{Prefix: late.prefix, MaxLength: 22, ASN: late.asn}}}, "test")
+	p := newPipeline(t, s, detect.Knowledge{VRPs: roa})
 	p.every, p.inferrer.every = 0, 0 // as often as it can
 	done := make(chan error, 1)
 	go func() { done <- p.run(t.Context(), make(chan struct{})) }()
@@ -32,7 +36,6 @@ func TestRelationshipsFollowTheTable(t *testing.T) {
 		}
 	}
 	eventually(t, known(transits[0], session(0).ASN))
-	late := network{asn: 61000, prefix: blocks(61, 0)}
 	if rel := relation(transits[(int(late.asn))%len(transits)], late.asn); rel != topology.None {
 		t.Errorf("a network is known before it announces anything: %v", rel)
 	}
