@@ -117,8 +117,8 @@ func BenchmarkUpdates(b *testing.B) {
 	b.Logf("%.2f bytes an update on the disk, merged", float64(bytes)/float64(rows))
 	batches := uint64(made / 10_000)
 	for i := 1; i <= copies; i++ {
-		exec(`INSERT INTO updates SELECT afi, address, length, position + %d, row, received + %d, time + %d, action, peer, path_id, origin_asn, as_path, next_hop,
-			communities, otc, backfilled FROM updates WHERE position <= %d SETTINGS max_execution_time = 0, max_insert_threads = 1`, uint64(i)*batches, i, int64(i)*86_400_000_000, batches)
+		exec(`INSERT INTO updates SELECT afi, address, length, position + %d, row, received + %d, time + %d, action, peer, path_id, origin_asn, attributes,
+			backfilled FROM updates WHERE position <= %d SETTINGS max_execution_time = 0, max_insert_threads = 1`, uint64(i)*batches, i, int64(i)*86_400_000_000, batches)
 	}
 	s.mu.Lock()
 	s.state.position += copies * batches
