@@ -138,7 +138,7 @@ func migrate(ctx context.Context, conn driver.Conn, l layout, upTo int) error {
 		}
 		for _, s := range list {
 			if err = conn.Exec(ctx, s); err == nil {
-				err = mutated(ctx, conn)
+				err = mutated(ctx, conn, l)
 			}
 			if err != nil {
 				return fmt.Errorf("migration %d: %w", v, err)
@@ -151,12 +151,21 @@ func migrate(ctx context.Context, conn driver.Conn, l layout, upTo int) error {
 	return nil
 }
 
-// mutated waits until what is stored has been changed as statements said, which takes as long as it has rows.
-func mutated(ctx context.Context, conn driver.Conn) error {
+// mutated waits until what is stored has been changed as statements said, on every server, which takes as long as it has
+// rows.
+func mutated(ctx context.Context, conn driver.Conn, l layout) error {
+	var database string
+	if err := conn.QueryRow(ctx, `SELECT currentDatabase()`).Scan(&database); err != nil {
+		return err
+	}
+	mutations := "system.mutations"
+	if l.cluster != "" {
+		mutations = fmt.Sprintf("clusterAllReplicas('%s', %s)", l.cluster, mutations)
+	}
 	for {
 		var left uint64
 		var failure string
-		err := conn.QueryRow(ctx, `SELECT count(), max(latest_fail_reason) FROM system.mutations WHERE database = currentDatabase() AND NOT is_done`).Scan(&left, &failure)
+		err := conn.QueryRow(ctx, fmt.Sprintf(`SELECT count(), max(latest_fail_reason) FROM %s WHERE database = '%s' AND NOT is_done`, mutations, database)).Scan(&left, &failure)
 		switch {
 		case err != nil:
 			return err
