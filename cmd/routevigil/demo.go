@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
+	"github.com/routevigil/routevigil/detect"
 	"github.com/routevigil/routevigil/ingest/rislive/rislivesim"
 	"github.com/routevigil/routevigil/ingest/scenario"
 )
@@ -21,8 +23,8 @@ type demo struct {
 	done chan error
 }
 
-// startDemo starts the feed and points c at it: feed, baseline and knowledge, a store that is
-// thrown away at the end, and shorter times than real routing would want.
+// startDemo starts the feed and points c at it: feed, baseline and knowledge, a watch, a store that
+// is thrown away at the end, and shorter times than real routing would want.
 func startDemo(g *Globals, c *config.Config) (_ *demo, err error) {
 	dir, err := os.MkdirTemp("", "routevigil-demo-")
 	if err != nil {
@@ -52,6 +54,7 @@ func startDemo(g *Globals, c *config.Config) (_ *demo, err error) {
 		c.Ingest.Baseline = append(c.Ingest.Baseline, f.Path)
 	}
 	c.Knowledge.VRPs, c.Knowledge.Relationships, c.Knowledge.Organisations = files.VRPs, files.ASRel, files.ASOrg
+	c.Watches = append(c.Watches, detect.Watch{Name: "video", Prefixes: []netip.Prefix{netip.MustParsePrefix("208.65.152.0/22")}, ASNs: []uint32{36561}})
 	c.Detect.Hold, c.Detect.Report = 10*time.Second, 2*time.Second
 	c.Store.Directory = filepath.Join(dir, "store")
 

@@ -153,6 +153,51 @@ export interface PrefixState {
   incidents?: Incident[] | null;
 }
 
+interface Count {
+  announcements: number;
+  withdrawals: number;
+  rib: number;
+}
+
+export interface Bucket extends Count {
+  time: string;
+}
+
+export interface Activity {
+  from: string;
+  to: string;
+  bucket_seconds: number;
+  series: (Count & { origin_asn?: number; buckets: Bucket[] | null })[] | null;
+}
+
+/** A prefix with an origin that its watch does not name. */
+export interface FoundOrigin {
+  prefix: string;
+  origin: number;
+  peers: number;
+}
+
+export interface Watch {
+  name: string;
+  importance: 'low' | 'normal' | 'high';
+  prefixes: string[] | null;
+  asns: number[] | null;
+  as_sets: string[] | null;
+  members: number;
+  origins: number[] | null;
+  origin_count: number;
+  neighbours: number[] | null;
+  planned: { until: string; reason: string; origins: number[] | null; upstreams: number[] | null; prefixes: string[] | null }[] | null;
+  mutes: { until: string; reason: string; kinds: string[] | null; prefixes: string[] | null; asns: number[] | null }[] | null;
+  found: {
+    announced: number;
+    unknown_origins: FoundOrigin[] | null;
+    unknown_prefixes: FoundOrigin[] | null;
+    unknown_neighbours: { asn: number; neighbour: number; routes: number }[] | null;
+  };
+  incidents: string[] | null;
+}
+
 export interface List<T> {
   items: T[] | null;
   next?: string;

@@ -11,6 +11,7 @@ import './views/incidents.ts';
 import './views/incident.ts';
 import { feedState } from './views/feeds.ts';
 import './views/prefix.ts';
+import './views/watches.ts';
 
 @customElement('rv-app')
 export class App extends View {
@@ -62,7 +63,7 @@ export class App extends View {
     const { page } = this.route;
     if (page === 'incident') return; // it sets its own
     const open = live.status?.counts.open_incidents ?? 0;
-    const name = page === 'feeds' ? 'Feeds – ' : page === 'prefix' ? `${this.route.page === 'prefix' ? this.route.prefix : ''} – ` : open ? `(${open}) ` : '';
+    const name = page === 'feeds' ? 'Feeds – ' : page === 'watches' ? 'Watches – ' : page === 'prefix' ? `${this.route.page === 'prefix' ? this.route.prefix : ''} – ` : open ? `(${open}) ` : '';
     document.title = `${name}routevigil`;
   }
 
@@ -74,6 +75,7 @@ export class App extends View {
         <a class="brand" href="/" aria-label="routevigil, all incidents">${mark}<span>routevigil</span></a>
         <nav aria-label="Pages">
           <a href="/" aria-current=${page === 'incidents' || page === 'incident' ? 'page' : nothing}>Incidents</a>
+          <a href="/watches" aria-current=${page === 'watches' ? 'page' : nothing}>Watches</a>
           <a href="/feeds" aria-current=${page === 'feeds' ? 'page' : nothing}>Feeds</a>
         </nav>
         <form class="look-up" role="search" aria-label="Look up a prefix" @submit=${(e: Event) => this.#lookUp(e)}>
@@ -105,6 +107,8 @@ export class App extends View {
         return html`<rv-incident .incidentId=${this.route.id}></rv-incident>`;
       case 'feeds':
         return html`<rv-feeds></rv-feeds>`;
+      case 'watches':
+        return html`<rv-watches></rv-watches>`;
       case 'prefix':
         return html`<rv-prefix .asked=${this.route.prefix}></rv-prefix>`;
       case 'unknown':

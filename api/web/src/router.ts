@@ -4,6 +4,7 @@ export type Route =
   | { page: 'incidents' }
   | { page: 'incident'; id: string }
   | { page: 'feeds' }
+  | { page: 'watches' }
   | { page: 'prefix'; prefix: string }
   | { page: 'unknown' };
 
@@ -13,6 +14,7 @@ export function routeOf(path: string): Route {
   if (first === '' && !tail) return { page: 'incidents' };
   if (first === 'incidents' && rest.length === 1 && tail) return { page: 'incident', id: tail };
   if (first === 'feeds' && !tail) return { page: 'feeds' };
+  if (first === 'watches' && !tail) return { page: 'watches' };
   if (first === 'prefixes' && tail) return { page: 'prefix', prefix: tail };
   return { page: 'unknown' };
 }

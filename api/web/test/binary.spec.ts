@@ -83,6 +83,14 @@ test.describe('the demo', () => {
     await expect(page.locator('.feed .state')).toHaveText('Connected');
   });
 
+  test('shows what an operator watches', async ({ page }) => {
+    await page.goto(`${address}/watches`);
+    const watch = page.locator('[data-watch="video"]');
+    for (const text of ['208.65.152.0/22', 'AS36561']) await expect(watch).toContainText(text);
+    await expect(watch.locator('.open a').filter({ hasText: 'AS17557' }).first()).toBeVisible({ timeout: 60_000 });
+    await expect(watch).toContainText('208.65.153.0/24 by AS17557');
+  });
+
   test('may be embedded elsewhere, the dashboard may not', async ({ page }) => {
     await page.goto(`${address}/embed/incidents?asn=17557`);
     await expect(page.locator('.embed-row').first()).toBeVisible({ timeout: 60_000 });

@@ -351,12 +351,60 @@ test('a prefix: who announces it, since when, its incidents and updates', async 
   await expect(origins).toContainText('AS17557');
 });
 
+test('a prefix: how often it was announced and withdrawn', async ({ page, server }) => {
+  await page.goto(`${server.address}/prefixes/208.65.153.0/24`);
+  const activity = page.getByRole('region', { name: 'Activity' });
+  await expect(activity.locator('rect.announced')).toHaveCount(96);
+  const asked = () => new URL(server.requests.findLast((r) => r.includes('/activity?'))!, server.address).searchParams;
+  expect(Date.parse(asked().get('to')!) - Date.parse(asked().get('from')!)).toBe(24 * 60 * minute);
+  const first = world.activity(Date.parse(asked().get('from')!), Date.parse(asked().get('to')!), 15 * minute).series![0]!;
+  await expect(activity.locator('.readout')).toContainText(first.announcements.toLocaleString('en-GB'));
+  // As high as their counts say, and both on one scale.
+  const heights = (what: string) => activity.locator(`rect.${what}`).evaluateAll((all) => all.map((r) => Number(r.getAttribute('height'))));
+  const announced = await heights('announced');
+  const withdrawn = await heights('withdrawn');
+  const unit = announced[0]! / first.buckets![0]!.announcements;
+  announced.forEach((h, i) => expect(h).toBeCloseTo(first.buckets![i]!.announcements * unit, 6));
+  expect(withdrawn).toHaveLength(first.buckets!.filter((b) => b.withdrawals).length);
+  expect(withdrawn[0]).toBeCloseTo(first.buckets!.find((b) => b.withdrawals)!.withdrawals * unit, 6);
+
+  await activity.locator('rect.announced').nth(40).hover();
+  await expect(activity.locator('.readout')).toContainText(`${first.buckets![40]!.announcements} announcements`);
+  await activity.getByRole('combobox').selectOption('7 days');
+  await expect(activity.locator('rect.announced')).toHaveCount(84);
+  expect(asked().get('bucket')).toBe('2h');
+});
+
+test('watches: what was declared, what the table has beside it, and what is open', async ({ page, server }) => {
+  server.tell(world.youtube(Date.now() - minute));
+  server.watches = world.watches();
+  await page.goto(server.address);
+  await page.getByRole('link', { name: 'Watches' }).click();
+  await expect(page).toHaveURL(/\/watches$/);
+  const video = page.locator('[data-watch="video"]');
+  for (const text of [
+    '208.65.152.0/22', 'AS36561', '1 open incident', '208.65.153.0/24 by AS17557, 93 peers', 'AS701 beside AS36561, 12 routes', 'scrubbing test originated by AS64500 in 208.65.152.0/24, until', 'new transit: New neighbour of AS701, until',
+  ]) await expect(video).toContainText(text);
+  await expect(video.getByRole('link', { name: 'AS17557 announces 208.65.153.0/24' })).toHaveAttribute('href', '/incidents/inc_YOUTUBE20080224');
+  const other = page.locator('.watch').nth(1);
+  for (const text of ['window.pwned=1', 'AS-EXAMPLE: 41 networks', 'Nothing open', 'Anybody']) await expect(other).toContainText(text);
+  expect(await page.evaluate(() => 'pwned' in window)).toBe(false);
+
+  server.watches = [];
+  await page.reload();
+  await expect(page.locator('.empty')).toContainText('routevigil config init --asn');
+  server.watches = undefined;
+  await page.reload();
+  await expect(page.locator('.notice')).toContainText('This process does not detect');
+});
+
 test('nothing overflows on a narrow screen, and long words break', async ({ page, server }) => {
   server.tell({ ...world.youtube(Date.now() - minute), title: 'x'.repeat(400), explanation: 'y'.repeat(900) });
   await page.setViewportSize({ width: 360, height: 780 });
-  for (const address of ['/', '/incidents/inc_YOUTUBE20080224', '/feeds', '/prefixes/208.65.153.0/24']) {
+  server.watches = world.watches();
+  for (const address of ['/', '/incidents/inc_YOUTUBE20080224', '/feeds', '/watches', '/prefixes/208.65.153.0/24']) {
     await page.goto(server.address + address);
-    await page.locator('.row .title, .node, .feed, .updates td').first().waitFor();
+    await page.locator('.row .title, .node, .feed, .watch, .updates td').first().waitFor();
     expect(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), address).toBe(0);
   }
 });
@@ -365,12 +413,13 @@ test('readable by everybody: no violation of WCAG AA that axe can find', async (
   server.tell(world.prepend(Date.now() - 60 * minute));
   server.tell(world.youtube(Date.now() - 8 * minute));
   server.feeds = world.feeds();
+  server.watches = world.watches();
   const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
   for (const scheme of ['light', 'dark'] as const) {
     await page.emulateMedia({ colorScheme: scheme, reducedMotion: 'reduce' });
-    for (const address of ['/', '/incidents/inc_YOUTUBE20080224', '/feeds', '/prefixes/208.65.153.0/24', '/embed/incidents', '/?asn=1']) {
+    for (const address of ['/', '/incidents/inc_YOUTUBE20080224', '/feeds', '/watches', '/prefixes/208.65.153.0/24', '/embed/incidents', '/?asn=1']) {
       await page.goto(server.address + address);
-      await page.locator('.row .title, .node, .feed, .updates td, .embed-row, .empty').first().waitFor();
+      await page.locator('.row .title, .node, .feed, .watch, .updates td, .embed-row, .empty').first().waitFor();
       await page.evaluate(axe);
       const violations = await page.evaluate(async () => {
         const result = await (window as unknown as { axe: { run(options: unknown): Promise<{ violations: { id: string; nodes: { html: string; failureSummary: string }[] }[] }> } }).axe.run({

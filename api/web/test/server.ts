@@ -3,8 +3,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { readFile } from 'node:fs/promises';
 import type { AddressInfo, Socket } from 'node:net';
 import { extname, join } from 'node:path';
-import type { Feed, Source, Incident, IncidentEvent } from '../src/api.ts';
-import { course, deliveries, feeds, incident, status, type Story, updates, sources } from './world.ts';
+import type { Feed, Source, Incident, IncidentEvent, Watch } from '../src/api.ts';
+import { activity, course, deliveries, feeds, incident, status, type Story, updates, sources } from './world.ts';
 
 const dist = join(import.meta.dirname, '../dist');
 const types: Record<string, string> = { '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.html': 'text/html; charset=utf-8' };
@@ -19,6 +19,8 @@ export class Fixture {
   events: IncidentEvent[] = [];
   feeds: Feed[] = feeds().slice(0, 1);
   sources: Source[] = sources();
+  /** undefined in a process that does not detect. */
+  watches: Watch[] | undefined = [];
   startedAt = '2026-01-01T00:00:00Z';
   reasons: string[] = [];
   /** Connections are cut off without an answer, as when the process is gone. */
@@ -96,6 +98,14 @@ export class Fixture {
     if (name === 'stream') return this.#stream(request, response);
     if (name === 'feeds') return json({ items: this.feeds });
     if (name === 'sources') return json({ items: this.sources });
+    if (name === 'watches') {
+      if (this.watches) return json({ items: this.watches });
+      return json({ title: 'Service Unavailable', status: 503, detail: 'This process does not detect; ask the one that does.' }, 503);
+    }
+    if (name === 'activity') {
+      const at = (name: string) => Date.parse(url.searchParams.get(name)!);
+      return json(activity(at('from'), at('to'), buckets[url.searchParams.get('bucket')!]!));
+    }
     if (name === 'status') {
       const open = [...this.incidents.values()].filter((i) => i.status === 'open');
       return json({ ...status(open, this.reasons.length === 0), started_at: this.startedAt, reasons: this.reasons });
@@ -159,6 +169,7 @@ export class Fixture {
   }
 }
 
+const buckets: Record<string, number> = { '5m': 300_000, '15m': 900_000, '2h': 7_200_000, '8h': 28_800_000 };
 const order = ['info', 'low', 'medium', 'high', 'critical'];
 
 const message = (event: IncidentEvent) => `id: ${event.sequence}\nevent: ${event.change}\ndata: ${JSON.stringify(event)}\n\n`;

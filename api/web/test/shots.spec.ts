@@ -17,6 +17,7 @@ test.describe('pictures', () => {
         server.tell(world.attack(now - 15 * 60_000));
         server.tell(world.youtube(now - 8 * 60_000));
         server.feeds = world.feeds();
+        server.watches = world.watches();
         await page.emulateMedia({ colorScheme: scheme });
         await page.setViewportSize({ width, height });
         const shoot = async (name: string, address: string, ready: string, fullPage = true) => {
@@ -31,7 +32,8 @@ test.describe('pictures', () => {
         await shoot('tangle', '/incidents/inc_TANGLE', '.node');
         await shoot('hostile', '/incidents/inc_XSS', '.node');
         await shoot('feeds', '/feeds', '.feed');
-        await shoot('prefix', '/prefixes/208.65.153.0/24', '.updates');
+        await shoot('watches', '/watches', '.watch');
+        await shoot('prefix', '/prefixes/208.65.153.0/24', 'svg.activity');
         await shoot('embed', '/embed/incidents?limit=4', '.embed-row');
         if (size === 'wide') {
           const frame = (query: string, style: string) => `<iframe src="/embed/incidents${query}" style="border:0;margin:12px;vertical-align:top;${style}"></iframe>`;

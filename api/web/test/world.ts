@@ -2,7 +2,7 @@
  * A small invented Internet around real facts: incidents that are public knowledge, with paths made
  * up from a seed so that a picture has something to show.
  */
-import type { Change, Delivery, Evidence, Feed, Incident, IncidentEvent, Prefix, Route, ServiceStatus, Severity, Source } from '../src/api.ts';
+import type { Activity, Bucket, Change, Delivery, Evidence, Feed, Incident, IncidentEvent, Prefix, Route, ServiceStatus, Severity, Source, Watch } from '../src/api.ts';
 
 /** A repeatable source of chance (mulberry32). */
 export function chance(seed: number): () => number {
@@ -261,4 +261,31 @@ export function updates(): Route[] {
     time: iso(now - i * 61_000), type: i % 7 === 3 ? 'withdraw' : 'announce', collector: 'rrc00', peer_asn: listeners[i % listeners.length]!, peer_ip: '192.0.2.1',
     prefix: '208.65.153.0/24', ...(i % 7 === 3 ? {} : { as_path: `${listeners[i % listeners.length]} 174 3491 17557`, origin_asn: 17557 }),
   }));
+}
+
+/** What is counted between two instants: more by day than by night, and one withdrawal for every seven announcements. */
+export function activity(from: number, to: number, bucket: number): Activity {
+  const buckets: Bucket[] = [];
+  for (let t = from; t < to; t += bucket) {
+    const announcements = Math.round(30 + 25 * Math.sin((t / 86_400_000) * 2 * Math.PI));
+    if (announcements) buckets.push({ time: iso(t), announcements, withdrawals: Math.floor(announcements / 7), rib: 0 });
+  }
+  const sum = (of: (b: Bucket) => number) => buckets.reduce((n, b) => n + of(b), 0);
+  return { from: iso(from), to: iso(to), bucket_seconds: bucket / 1000, series: [{ announcements: sum((b) => b.announcements), withdrawals: sum((b) => b.withdrawals), rib: 0, buckets }] };
+}
+
+export function watches(): Watch[] {
+  const none = { prefixes: [], asns: [], as_sets: [], members: 0, origins: [], origin_count: 0, neighbours: [], planned: [], mutes: [], incidents: [] };
+  return [
+    {
+      ...none, name: 'video', importance: 'high', prefixes: ['208.65.152.0/22'], asns: [36561], origins: [36561], origin_count: 1, neighbours: [3549, 174], incidents: ['inc_YOUTUBE20080224'],
+      planned: [{ until: iso(Date.now() + 7_200_000), reason: 'scrubbing test', origins: [64500], upstreams: [], prefixes: ['208.65.152.0/24'] }],
+      mutes: [{ until: iso(Date.now() + 3_600_000), reason: 'new transit', kinds: ['new_neighbour'], prefixes: [], asns: [701] }],
+      found: {
+        announced: 2, unknown_origins: [{ prefix: '208.65.153.0/24', origin: 17557, peers: 93 }], unknown_prefixes: [],
+        unknown_neighbours: [{ asn: 36561, neighbour: 701, routes: 12 }],
+      },
+    },
+    { ...none, name: hostile, importance: 'normal', as_sets: ['AS-EXAMPLE'], members: 41, found: { announced: 0, unknown_origins: [], unknown_prefixes: [], unknown_neighbours: [] } },
+  ];
 }

@@ -8,6 +8,7 @@ import { asnLink, moment, prefixLink, severityBadge, statusBadge, View } from '.
 import { stateTag } from './incident.ts';
 import { who } from './incidents.ts';
 import { parsePrefix, related } from '../address.ts';
+import '../activity.ts';
 
 /** Who announces a prefix now, and what happened to it. */
 @customElement('rv-prefix')
@@ -92,7 +93,10 @@ export class PrefixView extends View {
     return html`<h1 tabindex="-1"><span class="prefix hostile">${answer?.prefix ?? this.asked}</span></h1>
       ${this.error ? html`<p class="notice warn" role="alert"><span class="hostile">${this.error}</span></p>` : nothing}
       ${!answer ? (this.error ? nothing : html`<p class="loading" aria-busy="true">Loading…</p>`) : this.#answer(answer)}
-      ${answer ? this.#routes() : nothing}`;
+      ${answer
+        ? html`<section aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><rv-activity .of=${answer.prefix}></rv-activity></section>
+            ${this.#routes()}`
+        : nothing}`;
   }
 
   #answer(answer: PrefixState): TemplateResult {
