@@ -84,7 +84,7 @@ type Store struct {
 	writer    api.Conn // for writes, which do not wait for queries to end
 	owner     string
 
-	appends chan *appending
+	appends chan []*appending
 	running context.Context // until Close
 	cancel  context.CancelFunc
 	close   func() error
@@ -147,7 +147,7 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 		return nil, err
 	}
 	running, cancel := context.WithCancel(context.Background())
-	s := &Store{cfg: cfg, retention: retention, log: log, appends: make(chan *appending), running: running, cancel: cancel,
+	s := &Store{cfg: cfg, retention: retention, log: log, appends: make(chan []*appending), running: running, cancel: cancel,
 		wake: make(chan struct{}, 1), changed: make(chan struct{}), heard: make(map[string]store.Heard)}
 	var id [8]byte
 	rand.Read(id[:])

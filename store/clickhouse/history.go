@@ -49,7 +49,13 @@ var encoders = sync.Pool{New: func() any {
 
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
-	return s.append(ctx, b, false, nil)
+	_, position, err := s.append(ctx, []*ingest.Batch{b}, false, nil)
+	return position, err
+}
+
+// AppendBatches implements [store.Store].
+func (s *Store) AppendBatches(ctx context.Context, list []*ingest.Batch) (stored int, position uint64, err error) {
+	return s.append(ctx, list, false, nil)
 }
 
 // AppendBackfill implements [store.Store].
@@ -62,35 +68,44 @@ func (s *Store) AppendBackfill(ctx context.Context, b *ingest.Batch, g *ingest.G
 	}
 	n := gap{Gap: *g, version: s.nextVersion(), onlyLog: true}
 	n.From, n.Until, n.NextAttempt, n.File = micro(n.From), micro(n.Until), micro(n.NextAttempt), micro(n.File)
-	_, err := s.append(ctx, b, true, &n)
+	_, _, err := s.append(ctx, []*ingest.Batch{b}, true, &n)
 	return err
 }
 
-func (s *Store) append(ctx context.Context, b *ingest.Batch, backfilled bool, g *gap) (uint64, error) {
+// append stores list; of which g, if any, goes with the first.
+func (s *Store) append(ctx context.Context, list []*ingest.Batch, backfilled bool, g *gap) (stored int, position uint64, err error) {
+	all := make([]*appending, len(list))
 	e := encoders.Get().(*batch.Encoder)
-	body, sum, err := e.Encode(nil, b)
+	for i, b := range list {
+		body, sum, err := e.Encode(nil, b)
+		if err != nil {
+			encoders.Put(e)
+			return 0, 0, fmt.Errorf("store %s: %w", s.place(), err)
+		}
+		all[i] = &appending{body: body, watermark: int64(b.Watermark), sum: sum, backfilled: backfilled, gap: g, done: make(chan error, 1)}
+		g = nil
+	}
 	encoders.Put(e)
-	if err != nil {
-		return 0, fmt.Errorf("store %s: %w", s.place(), err)
-	}
 	if err := s.usable(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	r := &appending{body: body, watermark: int64(b.Watermark), sum: sum, backfilled: backfilled, gap: g, done: make(chan error, 1)}
 	select {
-	case s.appends <- r:
+	case s.appends <- all:
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, 0, ctx.Err()
 	case <-s.running.Done():
-		return 0, errClosed
+		return 0, 0, errClosed
 	}
-	if err := <-r.done; err != nil {
-		return 0, err
+	for _, r := range all {
+		if err := <-r.done; err != nil {
+			return stored, position, err
+		}
+		stored, position = stored+1, r.position
+		s.metrics.batches.Inc()
+		s.metrics.updates.Add(float64(r.sum.Updates))
+		s.metrics.bytes.Add(float64(len(r.body)))
 	}
-	s.metrics.batches.Inc()
-	s.metrics.updates.Add(float64(sum.Updates))
-	s.metrics.bytes.Add(float64(len(body)))
-	return r.position, nil
+	return stored, position, nil
 }
 
 // appender stores what append hands it, until the store closes.
@@ -99,18 +114,16 @@ func (s *Store) appender() {
 	for {
 		group = group[:0]
 		select {
-		case r := <-s.appends:
-			group = append(group, r)
+		case list := <-s.appends:
+			group = append(group, list...)
 		case <-s.running.Done():
 			return
 		}
-		size := len(group[0].body)
 	drain:
-		for len(group) < groupMax && size < groupBytes {
+		for len(group) < groupMax && sizeOf(group) < groupBytes {
 			select {
-			case r := <-s.appends:
-				group = append(group, r)
-				size += len(r.body)
+			case list := <-s.appends:
+				group = append(group, list...)
 			default:
 				break drain
 			}
@@ -118,14 +131,28 @@ func (s *Store) appender() {
 		for rest := group; len(rest) > 0; {
 			// A block is of one partition: only then is it stored whole or not at all.
 			next := s.current().position + 1
-			n := min(len(rest), int(logPartition-next%logPartition))
+			n := min(len(rest), groupMax, int(logPartition-next%logPartition))
+			for n > 1 && sizeOf(rest[:n]) > groupBytes {
+				n /= 2
+			}
 			err := s.commit(rest[:n], next)
+			if err != nil { // what is behind may be of the same call, and must not be stored alone
+				n = len(rest)
+			}
 			for _, r := range rest[:n] {
 				r.done <- err
 			}
 			rest = rest[n:]
 		}
 	}
+}
+
+// sizeOf tells the bytes of the bodies.
+func sizeOf(group []*appending) (n int) {
+	for _, r := range group {
+		n += len(r.body)
+	}
+	return n
 }
 
 // commit stores group from position first on.

@@ -174,12 +174,36 @@ func (x *Recorder) recordSince(ctx context.Context, since *kafkabus.Position, me
 	defer l.Close()
 	x.current.Store(l)
 	defer x.current.Store(nil)
+	reading, stop := context.WithCancel(ctx)
+	ahead := make(chan recordedStep, stepsAhead)
+	var failure error // holds once ahead is closed
+	go func() {
+		defer close(ahead)
+		for {
+			s, err := l.Next(reading)
+			if err != nil {
+				failure = err
+				return
+			}
+			select {
+			case ahead <- recordedStep{s, l.Position()}:
+			case <-reading.Done():
+				failure = reading.Err()
+				return
+			}
+		}
+	}()
+	defer func() { // l belongs to the goroutine until this
+		stop()
+		for range ahead {
+		}
+	}()
 	position := stats.LastPosition
 	saved := time.Now()
 	for first := o.Since == nil; ; first = false {
-		s, err := l.Next(ctx)
-		if err != nil {
-			return err
+		s, more := <-ahead
+		if !more {
+			return failure
 		}
 		if first { // from now on a position of the store is a step
 			x.progress = recorderState{Position: position, Step: s.Number - 1, Since: &kafkabus.Position{Epoch: -1}}
@@ -187,8 +211,24 @@ func (x *Recorder) recordSince(ctx context.Context, since *kafkabus.Position, me
 				return err
 			}
 		}
+		list := []*ingest.Batch{&s.Batch}
+	gather:
+		for len(list) < stepsAtOnce {
+			select {
+			case next, more := <-ahead:
+				if !more {
+					break gather // and the next round tells why
+				}
+				s, list = next, append(list, &next.Batch)
+			default:
+				break gather
+			}
+		}
 		err = untilStored(ctx, x.log, "recording updates", func() error {
-			position, err = x.store.AppendBatch(ctx, &s.Batch)
+			stored, last, err := x.store.AppendBatches(ctx, list)
+			if list = list[stored:]; stored > 0 {
+				position = last
+			}
 			return err
 		})
 		if err != nil {
@@ -197,12 +237,24 @@ func (x *Recorder) recordSince(ctx context.Context, since *kafkabus.Position, me
 		x.event.Store(int64(s.Watermark))
 		if time.Since(saved) >= x.every {
 			saved = time.Now()
-			since := l.Position()
-			if err := x.save(ctx, recorderState{Position: position, Step: s.Number, Since: &since, Incidents: x.incidents.next.Load()}); err != nil {
+			if err := x.save(ctx, recorderState{Position: position, Step: s.Number, Since: &s.behind, Incidents: x.incidents.next.Load()}); err != nil {
 				x.log.Error("saving how far was recorded failed; it is tried again", "error", err)
 			}
 		}
 	}
+}
+
+// Bounds of what is read from the log before it is stored. What comes while something is being stored is stored at once:
+// a store needs about as long for many steps as for one.
+const (
+	stepsAhead  = 4
+	stepsAtOnce = 8
+)
+
+// recordedStep is one on its way into the store.
+type recordedStep struct {
+	*kafkabus.Step
+	behind kafkabus.Position // where to go on
 }
 
 func (x *Recorder) save(ctx context.Context, st recorderState) error {
