@@ -352,6 +352,9 @@ func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[stor
 			return
 		}
 		w := walk{s: s, f: f, before: store.Cursor{Position: math.MaxInt64}, window: firstWindow}
+		if q.Prefix.IsValid() {
+			w.window *= 8
+		}
 		if q.After != (store.Cursor{}) {
 			w.before = q.After
 		}
@@ -380,7 +383,7 @@ type walk struct {
 	f      *batch.Filter
 	before store.Cursor
 	begun  bool
-	window uint64 // how many positions of updates are looked at next, where no prefix says where to look
+	window uint64 // how many positions of updates are looked at next, where nothing else says where to look
 }
 
 const firstWindow = 2048
@@ -448,17 +451,23 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 	low := uint64(0) // looked at is what lies above
 	var where []string
 	add := func(format string, a ...any) { where = append(where, fmt.Sprintf(format, a...)) }
-	if w.f.Q.Prefix.IsValid() {
+	prefix := w.f.Q.Prefix.IsValid()
+	if prefix {
 		where = append(where, prefixCondition(w.f.Q.Prefix, w.f.Q.Match))
-	} else if w.window < top {
+	}
+	// Where a prefix and a time say where to look there is little to be read.
+	if (!prefix || w.f.From == math.MinInt64 && w.f.To == math.MaxInt64) && w.window < top {
 		low = top - w.window
 		add("position > %d", low)
 	}
 	if a := w.f.Q.Action; a == store.PeerUp || a == store.PeerDown {
 		add("afi = 0") // they are of no prefix
 	}
-	add("(position < %d OR (position = %d AND row < %d))", w.before.Position, w.before.Position, w.before.Row)
 	add("position <= %d", top)
+	if top == w.before.Position {
+		// An OR would make the server go through the marks of the primary key instead of searching them.
+		add("if(position = %d, row < %d, true)", top, w.before.Row)
+	}
 	if w.f.From != math.MinInt64 {
 		add("time >= %d", w.f.From)
 	}
