@@ -417,10 +417,14 @@ func mergeLedgers(ic *incidentCase) ledger {
 		merged.add("burst.victims", weightManyPrefixes, "table", "", "%d prefixes of many networks at once: no attack is known to have been like that", n)
 	case incident.RouteLeak:
 		switch {
-		case n == 1:
-			merged.add("scale.one_prefix", weightFewPrefixes, "table", "", "only one prefix is concerned: this may be policy")
+		case len(ic.victims) <= 1:
+			w := weightFewPrefixes
+			if i, ok := at["rel.valley"]; ok && merged[i].weight == weightValley {
+				w /= 2 // nobody's guess makes a valley of it
+			}
+			merged.add("scale.one_origin", w, "table", "", "%s of one origin: this may be policy", plural(n, "prefix", "prefixes"))
 		case n >= 10:
-			merged.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once are hardly policy", n)
+			merged.add("scale.many_prefixes", weightManyPrefixes, "table", "", "%d prefixes at once of %d origins are hardly policy", n, len(ic.victims))
 		}
 	}
 	return merged

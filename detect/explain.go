@@ -311,15 +311,15 @@ func (s *shard) explain(p netip.Prefix, path bgp.ASPath, peers []peerID) Explana
 
 // explainLeak returns the verdict on the route's valley where that is what counts.
 func (s *shard) explainLeak(e *entry, rs []route, v *verdict) *verdict {
-	counts := s.leaked
+	counts, rival := s.leaked, (*verdict)(nil)
 	if v.raised() {
 		if !v.yieldsToLeak() {
 			return nil
 		}
-		counts = s.byRelationships
+		counts, rival = s.byRelationships, v
 	}
 	var leak *verdict
-	s.judgeLeaks(e, rs, counts, func(l *verdict, _ []route) { leak = l })
+	s.judgeLeaks(e, rs, counts, rival, func(l *verdict, _ []route) { leak = l })
 	return leak
 }
 

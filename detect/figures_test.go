@@ -1,10 +1,13 @@
 package detect
 
 import (
+	"compress/bzip2"
+	"compress/gzip"
 	"errors"
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
@@ -18,12 +21,8 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgp"
 )
 
-// The whole table of a RouteViews collector in 2014, 503,590 routes, and 577,740 prefixes announced or
-// withdrawn by 15 peers of another in 2015.
-const (
-	jinxTable   = "../../shared/data/mrt/routeviews.route-views.jinx.ribs.1401487200.bz2"
-	realUpdates = "../../shared/data/mrt/updates.et-header.2015.gz"
-)
+// The whole table of a RouteViews collector in 2014, 503,590 routes.
+const jinxTable = "../../shared/data/mrt/routeviews.route-views.jinx.ribs.1401487200.bz2"
 
 // processor is the processor time this process has used, on all cores, garbage collection included. Rates are
 // given by it, so that they say what one core does, and do not depend on what else the machine is doing.
@@ -91,22 +90,60 @@ func BenchmarkRealTable(b *testing.B) {
 	}
 }
 
-// BenchmarkRealUpdates decompresses, decodes and applies the updates over the table. Most of them are routes that the
-// table does not have, from peers it does not know.
+// BenchmarkRealUpdates decodes updates from plain MRT and applies them over the table of 2014, which is of another collector
+// and has one or two routes for nearly every prefix. How much of what they say is news to it differs with their age, and what is news must be judged.
+// A rate is given by the prefixes announced or withdrawn, and by the messages that did so, which carry several.
 func BenchmarkRealUpdates(b *testing.B) {
-	n := 0
-	var used time.Duration
-	for b.Loop() {
-		e := jinx(b)
-		from := processor(b)
-		stream(b, realUpdates, func(u *ingest.Update) {
-			n += len(u.Announced) + len(u.Withdrawn)
-			e.Apply(u)
+	for _, updates := range []string{"routeviews.updates.20131201.0000.bz2", "updates.et-header.2015.gz", "route-views2.updates.20260222.1530.bz2"} {
+		b.Run(updates, func(b *testing.B) {
+			plain := decompressed(b, filepath.Join(filepath.Dir(jinxTable), updates))
+			prefixes, messages, judged := 0, 0, 0
+			var used time.Duration
+			for b.Loop() {
+				e := jinx(b)
+				waiting := func() (n int) { return len(e.shards[0].dirty) }
+				runtime.GC()
+				from := processor(b)
+				stream(b, plain, func(u *ingest.Update) {
+					prefixes += len(u.Announced) + len(u.Withdrawn)
+					messages++
+					before := waiting()
+					e.Apply(u)
+					if after := waiting(); after < before { // a tick lies between
+						judged += after
+					} else {
+						judged += after - before
+					}
+				})
+				e.Finish()
+				used += processor(b) - from
+			}
+			b.ReportMetric(float64(prefixes)/used.Seconds(), "prefixes/cpu-s")
+			b.ReportMetric(float64(messages)/used.Seconds(), "messages/cpu-s")
+			b.ReportMetric(100*float64(judged)/float64(prefixes), "%-judged")
 		})
-		e.Finish()
-		used += processor(b) - from
 	}
-	b.ReportMetric(float64(n)/used.Seconds(), "prefixes/cpu-s")
+}
+
+// decompressed returns the path of a plain copy of a file.
+func decompressed(tb testing.TB, path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		tb.Skip(err)
+	}
+	defer f.Close()
+	var r io.Reader = bzip2.NewReader(f)
+	if filepath.Ext(path) == ".gz" {
+		if r, err = gzip.NewReader(f); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	data, err := io.ReadAll(r)
+	plain := filepath.Join(tb.TempDir(), "updates")
+	if err := errors.Join(err, os.WriteFile(plain, data, 0o600)); err != nil {
+		tb.Fatal(err)
+	}
+	return plain
 }
 
 // crowd says what many peers say of many prefixes, in memory that is used again: what is measured is the engine's.

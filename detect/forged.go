@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"math"
 	"slices"
 
 	"github.com/routevigil/routevigil/detect/incident"
@@ -14,18 +15,20 @@ import (
 // never seen proves little, as networks find new neighbours every day. What tells the two apart is whether the suspect is
 // one to whom the AS behind him could have given the route to pass on:
 //   - who never passed on another's route, and has no customers, does not begin with one of an established origin;
-//   - new customers go to those who have many, so that one with few of them is not likely to have won just this one;
-//   - a network does not buy transit of one that is much smaller, and to be peers would not do where the suspect passes
+//   - new customers go to those who have many, nearly in proportion, so that the fewer somebody has the less likely it is
+//     that he won just this one;
+//   - a network does not buy transit of one that is smaller, and to be peers would not do where the suspect passes
 //     the route up to his own providers or on to peers;
+//   - networks buy transit where they are: a new provider mostly has some neighbour of his customer's already;
 //   - what shows to the customers of the suspect alone is what a new peering looks like;
 //   - a more-specific that nobody announced before, by an AS that nobody uses to reach the block around it, was made
 //     for this way;
 //   - an attestation (ASPA), or an aut-num of the registry where the holder alone can write, names the neighbours there are.
 //
-// Where false alarms remain: a network that begins to sell transit and whose customers no data knows; a new
-// more-specific through a new upstream, as those have it done who move a part of their network or are attacked (known
-// scrubbing services are excused). And a forgery is missed where the suspect is a transit network of some size, which
-// might just have won a customer: unless the prefix is new as well, nothing but ASPA tells.
+// Where false alarms remain: a network that begins to sell transit and whose customers no data knows, or that has few and wins
+// one elsewhere; a new more-specific through a new upstream, as those have it done who move a part of their network or are
+// attacked (known scrubbing services are excused). And a forgery is missed where the suspect is a transit network of some size,
+// which might just have won a customer: unless the prefix is new as well, nothing but ASPA tells.
 
 // newLink returns the first link of a path, counted from the origin, that was never seen before: suspect is its AS on the
 // collector's side, beneath the one on the origin's. Further in than beside the origin only an implausible one counts,
@@ -42,7 +45,7 @@ func (s *shard) newLink(id nodeID) (suspect, beneath uint32) {
 		if a == at {
 			continue
 		}
-		if at != 0 && a != 0 && !s.linked(at, a) && (a == origin || to != 0 && s.implausible(at, a)) {
+		if at != 0 && a != 0 && (a == origin || to != 0) && !s.linked(at, a) && (a == origin || s.implausible(at, a)) {
 			suspect, beneath = at, a
 		}
 		to, at = at, a
@@ -62,11 +65,16 @@ func (s *shard) neverTransit(asn uint32) bool {
 	return !s.links.transit(asn) && rels.Customers(asn) == 0 && (s.links.stub(asn) || rels.Degree(asn) > 0)
 }
 
-// customerOdds is how many times as likely, for a network of some number of customers, a new one must be than for the average
-// network that has any, to count for a new link, and one by this to count against it. New customers go to those who have many, nearly
-// in proportion: so the odds are the number of customers by the mean. (Of the relationships of June 2018, the networks with up
-// to 3 customers are 65 % of all that have any, and serve 7 % of the links.)
+// customerOdds is how many times less likely a new customer must be, for a network of some number of them, than for the average
+// network that has any, to make a link further in than beside the origin implausible.
 const customerOdds = 4
+
+// customersWeight weighs a new link by how many customers, n of them, the suspect has. New customers go to those who have many,
+// nearly in proportion, and a forger may be anybody: so the odds are the mean by the number. (Of the relationships of June 2018,
+// the networks with up to 3 customers are 65 % of all that have any, and serve 7 % of the links.)
+func customersWeight(n int, mean float64) float64 {
+	return min(weightFewCustomers, max(weightManyCustomers, math.Log(mean/float64(n))))
+}
 
 // fewCustomers reports that asn has some customers, but few.
 func (s *shard) fewCustomers(asn uint32) bool {
@@ -81,6 +89,13 @@ func (s *shard) sizesKnown() bool { return s.know.Relationships.Len() >= 1000 }
 func (s *shard) muchSmaller(a, b uint32) bool {
 	n := s.know.Relationships.Customers(b)
 	return n >= 8 && s.sizesKnown() && s.know.Relationships.Customers(a)*4 <= n
+}
+
+// smaller reports that a has fewer customers than b, who has some. (Of the relationships of June 2018, where a network with 4
+// customers or more buys transit, 7 % of its providers have fewer; of any networks that have customers, 80 % do.)
+func (s *shard) smaller(a, b uint32) bool {
+	n := s.know.Relationships.Customers(b)
+	return n >= 4 && s.sizesKnown() && s.know.Relationships.Customers(a) < n
 }
 
 // judgeForged judges routes with a usual origin: somebody may have written the right origin behind
@@ -189,14 +204,21 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 		s.weighNeverTransit(v, suspect)
 	case !s.links.known(suspect) && rels.Degree(suspect) == 0:
 		v.ledger.add("path.unknown_as", s.novelty(weightUnknownAS), "history", s.baseline(), "AS%d was never seen before, be it as an origin or on the way", suspect)
-	case up && s.muchSmaller(suspect, beneath):
-		v.ledger.add("path.smaller", weightSmaller, "relationships", source, "AS%d, which would be a customer of AS%d, has %d customers of its own, and AS%d %d",
+	case up && s.smaller(suspect, beneath):
+		w := weightSmaller
+		if s.muchSmaller(suspect, beneath) {
+			w = weightMuchSmaller
+		}
+		v.ledger.add("path.smaller", w, "relationships", source, "AS%d, which would be a customer of AS%d, has %d customers of its own, and AS%d %d",
 			beneath, suspect, rels.Customers(beneath), suspect, n)
-	case s.fewCustomers(suspect):
-		v.ledger.add("path.few_customers", weightFewCustomers, "relationships", source, "AS%d has %d customers, and those who have any have %.0f on average: few of the new ones go to such", suspect, n, rels.MeanCustomers())
-	case n > 0 && s.sizesKnown() && float64(n) >= customerOdds*rels.MeanCustomers():
-		v.ledger.add("path.many_customers", weightManyCustomers, "relationships", source, "AS%d has %d customers: one more is nothing to wonder at", suspect, n)
+	case n > 0 && s.sizesKnown() && float64(n) <= rels.MeanCustomers():
+		v.ledger.add("path.few_customers", customersWeight(n, rels.MeanCustomers()), "relationships", source, "AS%d has %s, and those who have any have %.0f on average: few of the new ones go to such",
+			suspect, plural(n, "customer", "customers"), rels.MeanCustomers())
+	case n > 0 && s.sizesKnown():
+		v.ledger.add("path.many_customers", customersWeight(n, rels.MeanCustomers()), "relationships", source, "AS%d has %d customers: one more is nothing to wonder at", suspect, n)
 	}
+	s.weighNearby(v, suspect, beneath)
+	s.weighAttestedProviders(v, suspect, beneath, down)
 	switch n := rels.Degree(beneath); {
 	case down:
 		v.ledger.add("path.downhill", weightDownhill, "relationships", source, "AS%d passes it on to customers only, as one does with what one has from a new peer", suspect)
@@ -205,6 +227,35 @@ func (s *shard) weighLink(v *verdict, g *group, suspect, beneath uint32) {
 	}
 	if a := s.know.IRR.AutNum(beneath); a != nil && a.Authoritative && (slices.Contains(a.Providers, suspect) || slices.Contains(a.Customers, suspect)) {
 		v.ledger.add("irr.neighbour", weightIRRNeighbour, "irr", s.know.IRR.Source(), "the aut-num of AS%d in %s names AS%d as its provider or customer", beneath, a.Source, suspect)
+	}
+}
+
+// weighNearby adds whether two ASes of a new link have a neighbour in common. Networks buy transit where they are, and there
+// most have met the same others. (Of the relationships of June 2018, taking away one provider of a network that has more: of
+// providers with up to four times the mean of customers it has a neighbour in common with half, and with a network of that size
+// chosen at random in one case of six.) Of one with a single known neighbour that says little.
+func (s *shard) weighNearby(v *verdict, suspect, beneath uint32) {
+	rels := s.know.Relationships
+	if n := rels.Customers(suspect); n == 0 || !s.sizesKnown() || rels.Degree(beneath) < 2 {
+		return
+	}
+	if via, ok := rels.Between(suspect, beneath); ok {
+		v.ledger.add("path.nearby", weightNearby, "relationships", rels.Main(), "AS%d is a neighbour of both AS%d and AS%d, as new links often have it", via, suspect, beneath)
+	} else {
+		v.ledger.add("path.far_apart", weightFarApart, "relationships", rels.Main(), "AS%d and AS%d have no neighbour in common, as new links mostly have", suspect, beneath)
+	}
+}
+
+// weighAttestedProviders adds whether suspect is among the providers that beneath attests (ASPA). Who is not may be a customer or a
+// peer: then he would keep the route from those above him and beside him, and give it to his customers alone (down).
+func (s *shard) weighAttestedProviders(v *verdict, suspect, beneath uint32, down bool) {
+	switch s.table.paths.aspas.Authorized(beneath, suspect) {
+	case rpki.ProviderPlus:
+		v.ledger.add("aspa.provider", weightAttested, "rpki", s.know.VRPs.Source(), "AS%d attests that AS%d is its provider", beneath, suspect)
+	case rpki.NotProviderPlus:
+		if !down {
+			v.ledger.add("aspa.no_provider", weightNoProvider, "rpki", s.know.VRPs.Source(), "AS%d attests its providers, and AS%d is none of them", beneath, suspect)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/routevigil/routevigil/detect/incident"
+	"github.com/routevigil/routevigil/detect/rpki"
 	"github.com/routevigil/routevigil/detect/topology"
 	"github.com/routevigil/routevigil/ingest/scenario"
 )
@@ -30,7 +31,8 @@ rib    23.70.0.0/16 c 2914 3356 701
 // that forgeries are about.
 //
 //	AS3356  36 customers, among them the victim     AS3491  sells to the suspects below
-//	AS200001  at the edge     AS200002  two customers     AS200003  fifteen     AS200004  sixty
+//	AS200001  at the edge     AS200002  two customers     AS200003  fifteen     AS200004  sixty     AS200005  two, a neighbour of a neighbour of the victim's
+//	AS701   twenty customers
 func someInternet() *topology.Relationships {
 	b := topology.NewBuilder(topology.Published, "test")
 	sells := func(provider, customer uint32) { b.Set(provider, customer, topology.Provider) }
@@ -43,7 +45,11 @@ func someInternet() *topology.Relationships {
 		sells(3356, 30_000+i)
 	}
 	sells(3356, 36561)
-	for i, n := range []uint32{0, 2, 15, 60} {
+	b.Set(36561, 64_001, topology.Peer)
+	for i := range uint32(20) {
+		sells(701, 31_000+i)
+	}
+	for i, n := range []uint32{0, 2, 15, 60, 2} {
 		suspect := uint32(200_001 + i)
 		sells(3491, suspect)
 		for j := range n {
@@ -52,30 +58,36 @@ func someInternet() *topology.Relationships {
 		b.Set(suspect, 64_000, topology.Peer)
 	}
 	sells(200_002, 7018)
+	b.Set(200_005, 64_001, topology.Peer)
 	sells(3491, 3223)
 	return b.Build()
 }
 
 func TestForgedLinks(t *testing.T) {
-	const known, part = "23.65.152.0/22", "23.65.153.0/24"
+	const known, part, other = "23.65.152.0/22", "23.65.153.0/24", "23.70.0.0/16"
 	for name, c := range map[string]struct {
 		prefix, path string
 		kind         incident.Kind // of the only incident, by the AS before the new link; "": there is none
 		offender     uint32
-		rules        string // of its ledger, some
+		rules        string   // of its ledger, some
+		attested     []uint32 // the providers of AS36561 by its ASPA; nil: it has none
 	}{
-		"who has no customers passes on a route":      {known, "3491 200001 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit"},
-		"a network of some size wins a customer":      {known, "3491 200003 36561", "", 0, ""},
-		"a large one does":                            {known, "3491 200004 36561", "", 0, ""},
-		"a small one does, which is rare, not absurd": {known, "3491 200002 36561", "", 0, ""},
-		"a much smaller one than its customer":        {known, "3491 200002 3356 36561", incident.ForgedPath, 200002, "path.new_link path.smaller"},
-		"further in than beside the origin":           {known, "3491 200001 3356 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit"},
-		"further in, to a provider of some size":      {known, "3491 200003 3356 36561", "", 0, ""},
-		"only its customers have it of a new peer":    {known, "7018 200002 3356 36561", "", 0, ""},
-		"a scrubbing service":                         {known, "3491 3223 36561", "", 0, ""},
-		"a part of it, by a network of some size":     {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link"},
-		"a part of it, by a scrubbing service":        {part, "3491 3223 36561", "", 0, ""},
-		"a part of it, by the usual provider":         {part, "3356 36561", "", 0, ""},
+		"who has no customers passes on a route":   {known, "3491 200001 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit", nil},
+		"a network of some size wins a customer":   {known, "3491 200003 36561", "", 0, "", nil},
+		"a large one does":                         {known, "3491 200004 36561", "", 0, "", nil},
+		"a small one does, which is rare":          {known, "3491 200002 36561", incident.ForgedPath, 200002, "path.new_link path.few_customers", nil},
+		"a much smaller one than its customer":     {known, "3491 200002 3356 36561", incident.ForgedPath, 200002, "path.new_link path.smaller", nil},
+		"further in than beside the origin":        {known, "3491 200001 3356 36561", incident.ForgedPath, 200001, "path.new_link path.never_transit", nil},
+		"further in, to a provider of some size":   {known, "3491 200003 3356 36561", "", 0, "", nil},
+		"only its customers have it of a new peer": {known, "7018 200002 3356 36561", "", 0, "", nil},
+		"a scrubbing service":                      {known, "3491 3223 36561", "", 0, "", nil},
+		"a part of it, by a network of some size":  {part, "3491 200003 36561", incident.ForgedPathSubprefix, 200003, "specific.never_seen path.new_way path.new_link", nil},
+		"a part of it, by a scrubbing service":     {part, "3491 3223 36561", "", 0, "", nil},
+		"a part of it, by the usual provider":      {part, "3356 36561", "", 0, "", nil},
+		"a small one, next door":                   {known, "3491 200005 36561", "", 0, "", nil},
+		"one that is smaller than its customer":    {other, "3491 200003 701", incident.ForgedPath, 200003, "path.new_link path.smaller path.far_apart", nil},
+		"of some size, and attested by nobody":     {known, "3491 200003 36561", incident.ForgedPath, 200003, "path.new_link aspa.no_provider", []uint32{3356}},
+		"of no size, and attested":                 {known, "3491 200001 36561", "", 0, "", []uint32{3356, 200001}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.ReplaceAll(strings.ReplaceAll(forgery, "PREFIX", c.prefix), "PATH", "PEER "+c.path)
@@ -94,7 +106,17 @@ func TestForgedLinks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			incidents := playWith(t, sc, Knowledge{Relationships: someInternet()})
+			k := Knowledge{Relationships: someInternet()}
+			if c.attested != nil {
+				aspas := rpki.ASPAs{}
+				aspas.Add(36561, c.attested)
+				k.VRPs = rpki.NewSet(rpki.Data{ASPAs: aspas}, "test")
+			}
+			victim := uint32(36561)
+			if c.prefix == other {
+				victim = 701
+			}
+			incidents := playWith(t, sc, k)
 			if c.kind == "" {
 				for _, inc := range incidents {
 					t.Errorf("an incident: %s\n%+v", inc.Title, inc.Evidence)
@@ -105,7 +127,7 @@ func TestForgedLinks(t *testing.T) {
 				t.Fatalf("%d incidents", len(incidents))
 			}
 			inc := incidents[0]
-			if inc.Kind != c.kind || inc.Offenders[0] != c.offender || len(inc.Victims) != 1 || inc.Victims[0] != 36561 {
+			if inc.Kind != c.kind || inc.Offenders[0] != c.offender || len(inc.Victims) != 1 || inc.Victims[0] != victim {
 				t.Errorf("%s by %v of %v", inc.Kind, inc.Offenders, inc.Victims)
 			}
 			for rule := range strings.FieldsSeq(c.rules) {

@@ -11,8 +11,11 @@ import (
 // where a map from prefixes takes 47 and more, and one cache line a look-up. It consists of parts, so that no
 // insertion waits for all of it to grow.
 //
-// Most of what is looked up is not there: all the prefixes that might cover another, or lie within it. That, one bit
-// of eight a slot tells, which are so few that they stay in the cache.
+// What differs in the last three bits of the hash alone lies together, eight slots to a cache line: by hashPrefix, neighbours of
+// one length, as come together in messages, in tables and in searches.
+//
+// Most of what is looked for around a prefix is not there: all that might cover it, or lie within it, or be meant by it. That, one
+// bit of eight a slot tells, which are so few that they stay in the cache.
 type idIndex struct {
 	parts [256]indexPart // by the first octet of the hash
 }
@@ -32,23 +35,33 @@ type indexSlot struct {
 	id   uint32 // plus 1; 0 where the slot is free
 }
 
+// slotsPerLine is how many slots lie in one line of the processor's cache.
+const slotsPerLine = 8
+
 func (p *indexPart) place(hash uint32) int {
-	return int(uint64(hash) * uint64(len(p.slots)) >> 32)
+	line := uint64(hash/slotsPerLine) * uint64(len(p.slots)/slotsPerLine) >> 29
+	return int(line*slotsPerLine) + int(hash%slotsPerLine)
 }
 
 // bit returns the place of a hash in there.
 func (p *indexPart) bit(hash uint32) (octet int, mask uint8) {
-	i := uint64(hash) * uint64(len(p.there)) >> 29
-	return int(i / 8), 1 << (i % 8)
+	return int(uint64(hash/slotsPerLine) * uint64(len(p.there)) >> 29), 1 << (hash % slotsPerLine)
+}
+
+// may reports whether find may find something, for the hash and for any of the eight that differ in the last three bits.
+func (x *idIndex) may(hash uint64) (this, any bool) {
+	p := &x.parts[hash>>56]
+	if p.used == 0 {
+		return false, false
+	}
+	octet, mask := p.bit(uint32(hash))
+	return p.there[octet]&mask != 0, p.there[octet] != 0
 }
 
 // find returns the id with a hash for which same is true.
 func (x *idIndex) find(hash uint64, same func(id uint32) bool) (id uint32, ok bool) {
 	p := &x.parts[hash>>56]
 	if p.used == 0 {
-		return 0, false
-	}
-	if octet, mask := p.bit(uint32(hash)); p.there[octet]&mask == 0 {
 		return 0, false
 	}
 	for i := p.place(uint32(hash)); ; {
@@ -70,7 +83,7 @@ func (x *idIndex) add(hash uint64, id uint32) {
 	p := &x.parts[hash>>56]
 	if p.used*4 >= len(p.slots)*3 {
 		old := p.slots
-		p.slots = make([]indexSlot, len(old)+len(old)/2+8)
+		p.slots = make([]indexSlot, (len(old)+len(old)/2+slotsPerLine)/slotsPerLine*slotsPerLine)
 		p.there = make([]uint8, len(p.slots))
 		for _, s := range old {
 			if s.id != 0 {
@@ -115,15 +128,22 @@ func words(a netip.Addr) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }
 
-// hashPrefix is the hash of the first n bits of an address given in words.
+// hashPrefix is the hash of the first n bits of an address given in words. Of eight neighbours it differs in the last three bits
+// alone.
 func hashPrefix(hi, lo uint64, n int, is4 bool) uint64 {
-	if n < 64 {
-		hi, lo = hi&^(^uint64(0)>>n), 0
+	const last = slotsPerLine - 1
+	var neighbour uint64
+	if n <= 64 {
+		neighbour = hi >> (64 - n) & last
+		hi, lo = hi&^(^uint64(0)>>n)&^(last<<(64-n)), 0
 	} else {
-		lo &^= ^uint64(0) >> (n - 64)
+		neighbour = lo >> (128 - n) & last
+		lo = lo &^ (^uint64(0) >> (n - 64)) &^ (last << (128 - n))
 	}
 	if is4 {
-		return hash(hi|uint64(n), 0)
+		hi = hash(hi|uint64(n), 0)
+	} else {
+		hi = hash(hi, hash(lo, uint64(n)))
 	}
-	return hash(hi, hash(lo, uint64(n)))
+	return hi&^last | neighbour
 }

@@ -54,9 +54,14 @@ const (
 	weightNewLink          = 2.0
 	weightNeverTransit     = 3.0  // an AS that has only ever originated now passes on another's route
 	weightUnknownAS        = 0.4  // whom nobody has ever seen is new, or made up
-	weightSmaller          = 2.6  // nobody buys transit of one who is much smaller
-	weightFewCustomers     = 0.8  // as these win one rarely
-	weightManyCustomers    = -2.0 // as these win one every day
+	weightMuchSmaller      = 2.6  // nobody buys transit of one who is much smaller
+	weightSmaller          = 2.0  // hardly anybody does of one who is smaller at all
+	weightFewCustomers     = 1.8  // the most, as these win one rarely; see customersWeight
+	weightManyCustomers    = -2.0 // the least, as these win one every day
+	weightNearby           = -1.0 // new links are found where one is
+	weightFarApart         = 0.5
+	weightAttested         = -4.0 // who holds the AS says that this is its provider
+	weightNoProvider       = 3.0  // its attestation may be old, or the other a customer
 	weightDownhill         = -1.5 // a new peering shows to customers alone, and a forger wants all the world
 	weightManyLinks        = -1.0 // who has hundreds of neighbours finds new ones all the time
 	weightNewWay           = 1.2  // a new more-specific by an AS that nobody uses to reach the block

@@ -21,7 +21,13 @@ import (
 //     a place, whatever else is known of him (Peerlock: draft-ietf-grow-route-leak-detection, McDaniel et al. 2021);
 //   - nobody buys transit of one who is much smaller: who has a route from a much larger network, over a new link, and passes it
 //     up or sideways, leaked it. The larger one must have passed on others' routes, which had come some way by known
-//     links: a forger writes the end of a path, not all of it.
+//     links: a forger writes the end of a path, not all of it;
+//   - who has no customers and never passed on anything leaks what he passes on from, or to, one who is known to be a provider or
+//     peer of his, though of the other it is not known what he is.
+//
+// Once a leak is known, those are witnesses of it too to whom the same neighbour's routes to the same prefix came by the same
+// leaker, over a link of which nothing is known: peerings are often missing from what is published, and somebody who has more
+// customers than the leaker is hardly his customer.
 //
 // The networks themselves may say of a route that it is for customers only: OTC (RFC 9234) names the AS that said so, and
 // which sent it to a customer, a peer or a route server's client, or the AS behind whoever marked it on arrival. From there
@@ -43,6 +49,8 @@ const (
 	weightMarkedByErr    = -3.5 // who had it from a customer was sent a mark that a customer must not send
 	weightFromLarger     = 4.0  // instead of known relations: as much as a new link to one much larger counts for as a forgery
 	weightPeerlock       = 3.0  // instead of known relations; a relation of the top that is wrong is rarer than others
+	weightUnequalPeers   = -1.0 // a relationship of these two is likelier to be wrong than others
+	weightOneSided       = 1.0  // beside what he never did
 	weightPeerlockToo    = 1.0  // beside them
 	weightIRRValley      = 2.5  // instead of known relations: many aut-nums are old
 	weightIRRValleyToo   = 1.0  // beside them
@@ -70,6 +78,7 @@ const (
 	byRegistry                     // aut-nums tell one of them
 	byTop                          // one end is at the top
 	bySize                         // the one from whom he had it is much larger
+	byStub                         // one relation is known, and he never passed on anything
 )
 
 // leaked returns where a path was leaked, by whatever tells of it, and byRelationships if relationships do: ASPA tells
@@ -172,7 +181,8 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 	if s.table.paths.nodes[id].flags&flagNovel == 0 {
 		return leak{}, false
 	}
-	path := s.table.paths.tail(nil, id)
+	var scratch [32]uint32
+	path := s.table.paths.tail(scratch[:0], id)
 	known := true                                // every link up to here was seen before
 	learnt, before := topology.None, byRelations // how the AS in hand stands to the one that it had the route from, and by what
 	for i := 0; i+1 < len(path); i++ {
@@ -188,6 +198,10 @@ func (s *shard) hiddenLeak(id nodeID) (leak, bool) {
 			return l, true
 		}
 		linked := s.linked(a, b)
+		if i > 0 && known && linked && (across || up) && learnt != topology.Provider && rel != topology.Provider && rel != topology.Sibling && learnt != topology.Sibling &&
+			before <= byRelations && basis <= byRelations && !(across && up) && s.neverTransit(a) {
+			return leak{valley{path[i-1], a, b}, 0, byStub, 0}, true
+		}
 		switch {
 		case rel == topology.None && known && !linked && i >= farBehind && s.muchSmaller(b, a):
 			learnt, before = topology.Customer, bySize // or a peer
@@ -336,8 +350,9 @@ func (s *shard) conesOf(asn uint32) cones {
 }
 
 // judgeLeaks judges the leaks among the routes of a group, as far as on says that there are any, and returns the other
-// routes.
-func (s *shard) judgeLeaks(e *entry, rs []route, on func(nodeID) (leak, bool), add func(*verdict, []route)) (rest []route) {
+// routes. Where only Peerlock and a new link make a leak of it, and rival (nil: there is none) explains that link by more evidence, it
+// is none.
+func (s *shard) judgeLeaks(e *entry, rs []route, on func(nodeID) (leak, bool), rival *verdict, add func(*verdict, []route)) (rest []route) {
 	type leakedRoutes struct {
 		leak
 		routes []route
@@ -356,20 +371,50 @@ func (s *shard) judgeLeaks(e *entry, rs []route, on func(nodeID) (leak, bool), a
 		}
 		leaks[i].routes = append(leaks[i].routes, r)
 	}
+	for i := range leaks {
+		rest = slices.DeleteFunc(rest, func(r route) bool {
+			also := s.leakedToo(r.node, leaks[i].leak)
+			if also {
+				leaks[i].routes = append(leaks[i].routes, r)
+			}
+			return also
+		})
+	}
 	slices.SortFunc(leaks, func(a, b leakedRoutes) int { return cmp.Compare(a.leaker, b.leaker) })
 	for _, l := range leaks {
 		v := s.judgeLeak(e, l.leak, l.routes)
 		s.tellVerdict(e, v, l.routes)
-		if v.raised() {
+		switch {
+		case rival != nil && rival.offender == l.leaker && l.basis == byTop && rival.ledger.sum() > v.ledger.sum():
+			rest = append(rest, l.routes...)
+		case v.raised():
 			add(v, l.routes)
 		}
 	}
 	return rest
 }
 
+// leakedToo reports that on another path to the same prefix who leaked it has it from the same neighbour, and gave it to one of
+// whom only that is not known how he stands to the leaker. No customer of his has more customers, as a rule; so that one was
+// not meant to have it either, and is a witness.
+func (s *shard) leakedToo(id nodeID, l leak) bool {
+	var scratch [32]uint32
+	path := s.table.paths.tail(scratch[:0], id)
+	i := slices.Index(path, l.leaker)
+	if i < 1 || i+1 == len(path) || path[i-1] != l.from {
+		return false
+	}
+	rel, _ := s.anyRelation(l.leaker, path[i+1])
+	rels := s.know.Relationships
+	return rel == topology.None && path[i+1] != 0 && rels.Customers(path[i+1]) > rels.Customers(l.leaker)
+}
+
 // largeTransit is the number of customers from which a network counts as one of the largest: about
 // the first fifty of the Internet.
 const largeTransit = 250
+
+// unequal is how many times the customers of another a network has that hardly is his peer.
+const unequal = 16
 
 // judgeLeak judges routes that share the AS that leaked them (RFC 7908).
 func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
@@ -389,6 +434,9 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 			leaker, in.Relation, from, out.Relation, to, l.rfc7908)
 	}
 	s.weighNeverTransit(v, leaker)
+	if n, m := rels.Customers(leaker), rels.Customers(from); in.Relation == topology.Peer && l.marked == 0 && l.basis == byRelations && s.sizesKnown() && n >= unequal*max(1, m) {
+		v.ledger.add("rel.unequal_peers", weightUnequalPeers, "relationships", source, "AS%d has %d customers, and its peer AS%d %d: such a one may be a customer taken for a peer", leaker, n, from, m)
+	}
 	if n := rels.Customers(leaker); n < largeTransit {
 		s.weighCones(v, leaker, n)
 	} else if !s.aspaInvalid(rs) {
@@ -398,6 +446,13 @@ func (s *shard) judgeLeak(e *entry, l leak, rs []route) *verdict {
 	if l.basis == bySize {
 		v.ledger.add("rel.larger", s.novelty(weightFromLarger), "relationships", rels.Main(), "AS%d has %s and would not buy transit of AS%d, which has %s: what AS%d had from it over a new link goes to customers only, and AS%d is none",
 			from, plural(rels.Customers(from), "customer", "customers"), leaker, plural(rels.Customers(leaker), "customer", "customers"), leaker, to)
+	}
+	if l.basis == byStub {
+		known, other := from, to
+		if in.Relation == topology.None {
+			known, other = to, from
+		}
+		v.ledger.add("rel.one_sided", weightOneSided, "relationships", rels.Main(), "AS%d is no customer of AS%d, and it is not known that AS%d is one", known, leaker, other)
 	}
 	if from == n.origin {
 		s.weighHypergiant(v, weightHypergiantRoutes, "has arrangements with its neighbours that nobody else knows", from)
@@ -505,7 +560,7 @@ func (s *shard) leakSource(l leak) string {
 		return s.know.VRPs.Source()
 	case l.basis == byRegistry:
 		return s.know.IRR.Source()
-	case l.basis == byTop || l.basis == bySize:
+	case l.basis == byTop || l.basis == bySize || l.basis == byStub:
 		return s.know.Relationships.Main()
 	case l.marked != 0:
 		return rels.Source(rels.Link(l.leaker, l.to).Basis)

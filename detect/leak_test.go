@@ -53,6 +53,7 @@ const (
 	two   = "rel 1299 3356 0\nrel 1299 174 -1\n" // nothing worth the name
 	buys  = "rel 3356 39000 -1\n"
 	sells = "rel 39000 15008 -1\n"
+	seen  = "rib 20.9.0.0/16 a 15000 174 3356 39000\n" // AS3356 and AS39000 are neighbours, whatever else they are
 )
 
 func TestLeakEvidence(t *testing.T) {
@@ -72,6 +73,7 @@ func TestLeakEvidence(t *testing.T) {
 		"a valley":                  {two + buys, "", valley, 1},
 		"between two at the top":    {top + buys, "", locked, 1},
 		"nobody knows what it buys": {two, "", nil, 0},
+		"only what it is":           {two + seen, "", with(hidden, "rel.one_sided", weightOneSided), 0},
 		"but the top":               {top, "", with(hidden, "peerlock", weightPeerlock), 0},
 
 		"it says so itself":          {two, "aut-num: AS39000 / import: from AS3356 accept ANY / source: RIPE", with(hidden, "irr.provider", weightIRRValley), 1},
@@ -132,6 +134,58 @@ func TestLeakEvidence(t *testing.T) {
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("ledger (-want +got):\n%s\n%s", diff, x.Explanation)
+			}
+		})
+	}
+}
+
+// That AS39000 leaked shows at one peer, as nobody knows how it stands to the others' providers. They are witnesses where those are
+// none of its customers by their size.
+func TestWitnessesOfALeak(t *testing.T) {
+	const text = `
+title  A leak to one peer and two of whom nothing is known
+start  2026-01-01T00:00:00Z
+peer   a rrc00 15000 192.0.2.1
+peer   b rrc00 15002 192.0.2.2
+peer   c rrc00 15004 192.0.2.3
+rib    20.0.0.0/16 a 15000 174 3356 15005
+rib    20.0.0.0/16 b 15002 701 3356 15005
+rib    20.0.0.0/16 c 15004 702 3356 15005
+rib    20.8.0.0/16 a 15000 174 39000
+rib    20.8.0.0/16 b 15002 701 39000 39001
+rib    20.8.0.0/16 c 15004 702 39000 39001
+rib    20.7.0.0/16 c 15004 702 3356 39000
++10s   a announce 20.0.0.0/16 15000 174 39000 3356 15005
++11s   b announce 20.0.0.0/16 15002 701 39000 3356 15005
++12s   c announce 20.0.0.0/16 15004 702 39000 3356 15005
++60s   end
+`
+	for name, c := range map[string]struct {
+		customers uint32 // of AS701 and AS702
+		incidents int
+	}{
+		"larger than the leaker": {3, 1},
+		"no larger":              {1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc, err := scenario.Parse(strings.NewReader(text), "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			rels := topology.NewBuilder(topology.Published, "test")
+			rels.Set(3356, 39000, topology.Provider)
+			rels.Set(39000, 39001, topology.Provider)
+			rels.Set(39000, 174, topology.Peer)
+			for i := range c.customers {
+				rels.Set(701, 100+i, topology.Provider)
+				rels.Set(702, 200+i, topology.Provider)
+			}
+			incidents := playWith(t, sc, Knowledge{Relationships: rels.Build()})
+			if len(incidents) != c.incidents {
+				t.Fatalf("%d incidents: %+v", len(incidents), incidents)
+			}
+			if c.incidents > 0 && (incidents[0].Kind != incident.RouteLeak || incidents[0].Offenders[0] != 39000 || incidents[0].Visibility.PeerASNs != 3) {
+				t.Errorf("%s by %v, seen by %d", incidents[0].Kind, incidents[0].Offenders, incidents[0].Visibility.PeerASNs)
 			}
 		})
 	}
@@ -256,7 +310,7 @@ func TestWhereOTCShowsALeak(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id := s.intern(&bgp.Attributes{Has: bgp.HasASPath | bgp.HasOTC, ASPath: path, OTC: c.otc})
+		id := s.intern(&bgp.Attributes{Has: bgp.HasASPath | bgp.HasOTC, ASPath: path, OTC: c.otc}, rootPlain)
 		l, ok := s.markedLeak(id)
 		if ok != (c.leaker != 0) || l.leaker != c.leaker || ok && l.marked != c.otc {
 			t.Errorf("%s with OTC %d: %+v, want the leaker AS%d", c.path, c.otc, l, c.leaker)

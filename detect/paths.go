@@ -117,19 +117,38 @@ func newPathTree(rels *topology.Relationships, aspas *rpki.Attestations, links *
 func (t *pathTree) size() int { return len(t.nodes) - rootCount - t.freed }
 
 // intern returns the node of a path upon a root, making those that are missing; the root itself where there are too many.
-func (t *pathTree) intern(p bgp.ASPath, root nodeID) nodeID {
+func (t *pathTree) intern(p bgp.ASPath, root nodeID) nodeID { return t.internNear(p, root, root) }
+
+// internNear is intern for a path that near may resemble: what the two share from the origin on is not looked up. Paths to
+// one prefix do, and whoever announces a route again does in most of it.
+func (t *pathTree) internNear(p bgp.ASPath, root, near nodeID) nodeID {
 	id := root
 	if t.size() > t.most-maxPathLength {
 		return id
+	}
+	var scratch [32]nodeID
+	way := scratch[:0] // from near to its origin, as far as it is not passed yet
+	for ; near >= rootCount && len(way) < len(scratch); near = t.nodes[near].parent {
+		way = append(way, near)
+	}
+	if near != root {
+		way = nil
+	}
+	step := func(asn uint32) {
+		if last := len(way) - 1; last >= 0 && t.nodes[way[last]].asn == asn {
+			id, way = way[last], way[:last]
+			return
+		}
+		id, way = t.child(id, asn), nil
 	}
 	for i := len(p) - 1; i >= 0; i-- {
 		switch s := p[i]; s.Type {
 		case bgp.ASSequence:
 			for j := len(s.ASNs) - 1; j >= 0; j-- {
-				id = t.child(id, s.ASNs[j])
+				step(s.ASNs[j])
 			}
 		case bgp.ASSet:
-			id = t.child(id, 0)
+			step(0)
 		}
 		// Confederation segments are internal to an AS (RFC 5065 §5) and leave no trace here.
 	}

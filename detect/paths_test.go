@@ -169,6 +169,33 @@ func TestNodesAgain(t *testing.T) {
 	}
 }
 
+// A path has one node, whatever path it was looked for near.
+func TestInternNear(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	tree, plain := newPathTree(nil, nil, newLinkMemory()), newPathTree(nil, nil, newLinkMemory())
+	ids := []nodeID{rootPlain, rootBlackhole, rootMarked}
+	for range 5000 {
+		// Segments of all types; of so few ASes that most paths share an end, or are the end of another.
+		var path bgp.ASPath
+		for range 1 + r.IntN(3) {
+			seg := bgp.Segment{Type: []bgp.SegmentType{bgp.ASSequence, bgp.ASSequence, bgp.ASSet, bgp.ASConfedSequence}[r.IntN(4)]}
+			for range 1 + r.IntN(4) {
+				seg.ASNs = append(seg.ASNs, 1+r.Uint32N(3))
+			}
+			if r.IntN(20) == 0 {
+				seg.ASNs = slices.Repeat(seg.ASNs, 20)
+			}
+			path = append(path, seg)
+		}
+		root := nodeID(r.IntN(rootCount))
+		id, want := tree.internNear(path, root, ids[r.IntN(len(ids))]), plain.intern(path, root)
+		if id != want || tree.nodes[id] != plain.nodes[want] {
+			t.Fatalf("%v upon %d: node %d, want %d", path, root, id, want)
+		}
+		ids = append(ids, id)
+	}
+}
+
 // BenchmarkASPAOfANewNode is what ASPA adds to a path that was never seen before, for each AS of it. Every fourth AS
 // attests its providers.
 func BenchmarkASPAOfANewNode(b *testing.B) {

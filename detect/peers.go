@@ -1,6 +1,10 @@
 package detect
 
-import "github.com/routevigil/routevigil/ingest"
+import (
+	"slices"
+
+	"github.com/routevigil/routevigil/ingest"
+)
 
 // MaxPeers bounds the sources of routes; further ones are counted and ignored. All of RIS and
 // RouteViews have about 2,500 sessions.
@@ -85,11 +89,13 @@ func (s *peerSet) countActive() {
 
 // countASNs counts the distinct ASNs among some peers.
 func (s *peerSet) countASNs(ids []peerID) int {
-	asns := make(map[uint32]struct{}, len(ids))
+	var scratch [64]uint32
+	asns := scratch[:0]
 	for _, id := range ids {
-		asns[s.list[id].ASN] = struct{}{}
+		asns = append(asns, s.list[id].ASN)
 	}
-	return len(asns)
+	slices.Sort(asns)
+	return len(slices.Compact(asns))
 }
 
 // heard counts the distinct ASNs whose sessions are up, at least 1 and at most enough.

@@ -136,24 +136,24 @@ func (s *shard) apply(peer peerID, pathID uint32, u *ingest.Update) {
 		}
 		if !interned {
 			before := s.table.paths.size()
-			path, interned = s.intern(&u.Attrs), true
+			path, interned = s.intern(&u.Attrs, s.table.near(n.Prefix, peer)), true
 			s.table.clean(cleanStep * (s.table.paths.size() - before))
 		}
 		s.announce(peer, n, path, u)
 	}
 }
 
-// intern returns the node of a route's path, upon the root that its attributes ask for.
-func (s *shard) intern(a *bgp.Attributes) nodeID {
+// intern returns the node of a route's path, which near may resemble, upon the root that its attributes ask for.
+func (s *shard) intern(a *bgp.Attributes, near nodeID) nodeID {
 	if isBlackhole(a) {
-		return s.table.paths.intern(a.ASPath, rootBlackhole)
+		return s.table.paths.internNear(a.ASPath, rootBlackhole, near)
 	}
-	id := s.table.paths.intern(a.ASPath, rootPlain)
+	id := s.table.paths.internNear(a.ASPath, rootPlain, near)
 	if a.Has&bgp.HasOTC == 0 {
 		return id
 	}
 	if place, leaked := s.marked(id, a.OTC); leaked {
-		return s.table.paths.intern(a.ASPath, rootMarked+nodeID(place))
+		return s.table.paths.internNear(a.ASPath, rootMarked+nodeID(place), near)
 	}
 	return id
 }
@@ -340,11 +340,11 @@ func (s *shard) judgeEntry(e *entry, d dirtyEntry) []finding {
 		s.noteSpecific(e, &g, v)
 		switch {
 		case v.harmless() || s.settled(e, d.id, &g, v):
-			if rest := s.judgeLeaks(e, g.routes, s.leaked, add); !v.awaited() {
+			if rest := s.judgeLeaks(e, g.routes, s.leaked, nil, add); !v.awaited() {
 				s.learn(e, &g, s.judgePaths(e, rest, add))
 			}
 		case v.raised() && v.yieldsToLeak():
-			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, add); len(rest) > 0 {
+			if rest := s.judgeLeaks(e, g.routes, s.byRelationships, v, add); len(rest) > 0 {
 				add(v, rest)
 			}
 		case v.raised():

@@ -89,6 +89,15 @@ func (t *table) lookup(p netip.Prefix) (id uint32, ok bool) {
 	return t.index.find(hashPrefix(hi, lo, p.Bits(), p.Addr().Is4()), func(id uint32) bool { return t.entry(id).prefix == p })
 }
 
+// seek is lookup for what is most likely not there.
+func (t *table) seek(p netip.Prefix) (id uint32, ok bool) {
+	hi, lo := words(p.Addr())
+	if there, _ := t.index.may(hashPrefix(hi, lo, p.Bits(), p.Addr().Is4())); !there {
+		return 0, false
+	}
+	return t.lookup(p)
+}
+
 // entryFor returns the id of p's entry, making it; ok is false when the table is full. p must be masked.
 func (t *table) entryFor(p netip.Prefix) (id uint32, ok bool) {
 	hi, lo := words(p.Addr())
@@ -109,6 +118,21 @@ func (t *table) entryFor(p netip.Prefix) (id uint32, ok bool) {
 	t.index.add(h, id)
 	t.lengths[family(p.Addr())][p.Bits()] = true
 	return id, true
+}
+
+// near returns the path that peer's route to p is likely to resemble: the one it has, or else another peer's; a root where
+// nobody has one.
+func (t *table) near(p netip.Prefix, peer peerID) nodeID {
+	id, ok := t.lookup(p)
+	if !ok {
+		return rootPlain
+	}
+	e := t.entry(id)
+	i, _ := e.route(peer)
+	if i = min(i, len(e.routes)-1); i < 0 {
+		return rootPlain
+	}
+	return e.routes[i].node
 }
 
 // family is 0 for IPv4 and 1 for IPv6.
@@ -203,7 +227,11 @@ func (t *table) covering(p netip.Prefix) iter.Seq[*entry] {
 			if !t.lengths[family(a)][n] {
 				continue
 			}
-			id, ok := t.index.find(hashPrefix(hi, lo, n, a.Is4()), func(id uint32) bool {
+			h := hashPrefix(hi, lo, n, a.Is4())
+			if there, _ := t.index.may(h); !there {
+				continue
+			}
+			id, ok := t.index.find(h, func(id uint32) bool {
 				c := t.entry(id).prefix
 				return c.Bits() == n && c.Contains(a)
 			})
@@ -229,8 +257,16 @@ func (t *table) within(c netip.Prefix, deepest, most int) iter.Seq[*entry] {
 				continue
 			}
 			hi, _ := words(c.Addr())
-			for range many {
-				id, ok := t.index.find(hashPrefix(hi, 0, n, is4), func(id uint32) bool {
+			for step := 1; many > 0; many, hi = many-step, hi+uint64(step)<<(64-n) {
+				h := hashPrefix(hi, 0, n, is4)
+				there, any := t.index.may(h)
+				if step = 1; !any && h%slotsPerLine == 0 {
+					step = slotsPerLine
+				}
+				if !there {
+					continue
+				}
+				id, ok := t.index.find(h, func(id uint32) bool {
 					p := t.entry(id).prefix
 					first, _ := words(p.Addr())
 					return p.Bits() == n && first == hi && p.Addr().Is4() == is4
@@ -238,7 +274,6 @@ func (t *table) within(c netip.Prefix, deepest, most int) iter.Seq[*entry] {
 				if ok && !yield(t.entry(id)) {
 					return
 				}
-				hi += 1 << (64 - n)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -13,7 +14,7 @@ import (
 // what begins with another is not this shard's.
 func (s *shard) mistyped(p netip.Prefix, origin uint32) (meant netip.Prefix, ok bool) {
 	slips(p, func(q netip.Prefix) bool {
-		if id, known := s.table.lookup(q); known {
+		if id, known := s.table.seek(q); known {
 			o := s.table.origin(s.table.entry(id), origin)
 			if ok = o != nil && o.MarkedUsual() && o.Routes() == 0; ok {
 				meant = q
@@ -25,41 +26,49 @@ func (s *shard) mistyped(p netip.Prefix, origin uint32) (meant netip.Prefix, ok 
 }
 
 // slips yields the IPv4 prefixes of p's length from which one slip of the finger in its second, third or fourth octet
-// makes p: a digit wrong, one too many or two swapped. A digit that is missing is left out, as ten could.
+// makes p.
 func slips(p netip.Prefix, yield func(netip.Prefix) bool) {
 	if !p.Addr().Is4() {
 		return
 	}
 	a := p.Addr().As4()
-	try := func(i int, octet []byte) bool {
-		n, err := strconv.ParseUint(string(octet), 10, 8)
-		if err != nil || len(octet) > 1 && octet[0] == '0' || byte(n) == a[i] {
-			return true
+	for i := 1; i < 4 && 8*i < p.Bits(); i++ {
+		host := byte(0xff)
+		if shift := p.Bits() - 8*i; shift < 8 {
+			host >>= shift
+		} else {
+			host = 0
 		}
 		b := a
-		b[i] = byte(n)
-		q := netip.PrefixFrom(netip.AddrFrom4(b), p.Bits())
-		return q != q.Masked() || yield(q)
-	}
-	for i := 1; i < 4 && 8*i < p.Bits(); i++ {
-		text := strconv.AppendUint(nil, uint64(a[i]), 10)
-		for k := range text {
-			wrong := append([]byte(nil), text...)
-			for digit := byte('0'); digit <= '9'; digit++ {
-				if wrong[k] = digit; !try(i, wrong) {
-					return
-				}
-			}
-			if !try(i, append(append([]byte(nil), text[:k]...), text[k+1:]...)) {
+		for _, b[i] = range octetSlips[a[i]] {
+			if b[i]&host == 0 && !yield(netip.PrefixFrom(netip.AddrFrom4(b), p.Bits())) {
 				return
-			}
-			if k+1 < len(text) {
-				swapped := append([]byte(nil), text...)
-				swapped[k], swapped[k+1] = swapped[k+1], swapped[k]
-				if !try(i, swapped) {
-					return
-				}
 			}
 		}
 	}
 }
+
+// octetSlips are the octets from which one slip of the finger makes another: a digit wrong, one too many or two swapped. A
+// digit that is missing is left out, as ten could.
+var octetSlips = func() (slips [256][]byte) {
+	for octet := range slips {
+		text := strconv.Itoa(octet)
+		add := func(typed string) {
+			n, err := strconv.ParseUint(typed, 10, 8)
+			if err == nil && (len(typed) == 1 || typed[0] != '0') && int(n) != octet && !slices.Contains(slips[octet], byte(n)) {
+				slips[octet] = append(slips[octet], byte(n))
+			}
+		}
+		for k := range text {
+			before, after := text[:k], text[k+1:]
+			for digit := range 10 {
+				add(before + strconv.Itoa(digit) + after)
+			}
+			add(before + after)
+			if after != "" {
+				add(before + after[:1] + text[k:k+1] + after[1:])
+			}
+		}
+	}
+	return slips
+}()

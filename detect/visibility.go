@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -323,9 +324,7 @@ func (s *shard) lookAtLosses(due []uint32, ticks uint64) {
 	for _, id := range due {
 		l := s.losses[id]
 		if ticks > 1 && !l.putOff() {
-			p := s.table.entry(id).prefix
-			hi, lo := words(p.Addr())
-			if wait := hashPrefix(hi, lo, p.Bits(), p.Addr().Is4()) >> 32 % ticks; wait > 0 {
+			if wait := spread(s.table.entry(id).prefix) % ticks; wait > 0 {
 				seconds, ticks := (wait-1)/perSecond, 1+(wait-1)%perSecond
 				s.lookAt(l, id, (s.now/wholeSecond+ingest.Time(seconds))*wholeSecond+ingest.Time(ticks)*tick)
 				continue
@@ -333,6 +332,13 @@ func (s *shard) lookAtLosses(due []uint32, ticks uint64) {
 		}
 		s.lookAtLoss(id, l)
 	}
+}
+
+// spread is a hash of a prefix that is the same in every run, as what is told of a loss depends on when it is looked at.
+func spread(p netip.Prefix) uint64 {
+	hi, lo := words(p.Addr())
+	hi, lo = bits.Mul64(hi^lo^uint64(p.Bits()), 0x9e3779b97f4a7c15)
+	return hi ^ lo
 }
 
 func (s *shard) lookAtLoss(id uint32, l *loss) {

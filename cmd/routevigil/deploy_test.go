@@ -514,9 +514,6 @@ func TestKubernetes(t *testing.T) {
 				if o.Spec.Replicas > 1 {
 					matches("budget", budgets[o.Metadata.Name], budgets[o.Metadata.Name].selects(t))
 				}
-				if o.Metadata.Name == "record-clickhouse" && o.Spec.Replicas != 1 {
-					t.Error("two recorders cannot share a ClickHouse")
-				}
 			})
 		}
 	}

@@ -170,7 +170,7 @@ func (h *history) scrubbing() *event {
 			services = append(services, node(i))
 		}
 	}
-	if len(services) == 0 {
+	if len(services) == 0 || d.usual[0].invalid { // an Invalid route that turns up where there was none is wrong, whoever cleans it
 		return nil
 	}
 	a := services[h.rng.IntN(len(services))]

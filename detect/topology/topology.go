@@ -292,6 +292,21 @@ func (r *Relationships) Degree(asn uint32) int {
 	return int(to - from)
 }
 
+// Between returns a neighbour that a and b have in common, the lowest; false where they have none.
+func (r *Relationships) Between(a, b uint32) (asn uint32, ok bool) {
+	from, to := r.row(a)
+	from2, to2 := r.row(b)
+	if to2-from2 < to-from {
+		from, to, from2, to2 = from2, to2, from, to
+	}
+	for ; from < to; from++ {
+		if _, both := slices.BinarySearch(r.neighbours[from2:to2], r.neighbours[from]); both {
+			return r.neighbours[from], true
+		}
+	}
+	return 0, false
+}
+
 // Cone returns asn's customer cone, sorted: itself, its customers, theirs and so on. It looks at every
 // AS once, whatever the links say.
 func (r *Relationships) Cone(asn uint32) []uint32 {

@@ -225,6 +225,28 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
+func TestBetween(t *testing.T) {
+	b := NewBuilder(Published, "test")
+	b.Set(1, 2, Provider)
+	b.Set(3, 2, Peer)
+	b.Set(1, 4, Provider)
+	b.Set(5, 4, Provider)
+	b.Set(5, 6, Provider)
+	b.Set(1, 3, Peer)
+	r := b.Build()
+	for _, c := range []struct {
+		a, b, via uint32
+		ok        bool
+	}{{1, 5, 4, true}, {5, 1, 4, true}, {2, 4, 1, true}, {1, 2, 3, true}, {3, 6, 0, false}, {2, 99, 0, false}, {98, 99, 0, false}} {
+		if via, ok := r.Between(c.a, c.b); via != c.via || ok != c.ok {
+			t.Errorf("between %d and %d: %d, %t", c.a, c.b, via, ok)
+		}
+	}
+	if _, ok := (*Relationships)(nil).Between(1, 2); ok {
+		t.Error("something between two of no relationships")
+	}
+}
+
 func TestCone(t *testing.T) {
 	r, err := Read(strings.NewReader("1|2|-1\n1|3|-1\n2|4|-1\n3|4|-1\n4|5|0\n4|1|-1\n"), "a circle of providers") // a bad file may hold one
 	if err != nil {

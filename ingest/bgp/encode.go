@@ -243,6 +243,19 @@ func appendAttribute(b []byte, flags, typ uint8, value []byte) []byte {
 	return append(b, value...)
 }
 
+// appendAddr appends the octets of an address, of one that is not valid none.
+func appendAddr(b []byte, a netip.Addr) []byte {
+	switch {
+	case a.Is4():
+		x := a.As4()
+		return append(b, x[:]...)
+	case a.Is6():
+		x := a.As16()
+		return append(b, x[:]...)
+	}
+	return b
+}
+
 // attributes appends everything but MP_REACH_NLRI and MP_UNREACH_NLRI, in the order of the types.
 func (e *encoder) attributes(b []byte, nextHop bool) ([]byte, error) {
 	a := e.attrs
@@ -254,17 +267,24 @@ func (e *encoder) attributes(b []byte, nextHop bool) ([]byte, error) {
 		optional  = flagOptional
 		both      = flagOptional | flagTransitive
 	)
-	var v []byte // the value, its memory used again
 	var failed error
 	add := func(has Attr, flags, typ uint8, fill func([]byte) []byte) {
 		if a.Has&has == 0 || failed != nil {
 			return
 		}
-		if v = fill(v[:0]); len(v) > 0xffff {
-			failed = fmt.Errorf("attribute %d exceeds 65535 octets", typ)
-			return
+		start := len(b)
+		b = fill(append(b, flags, typ, 0))
+		switch n := len(b) - start - 3; {
+		case n > 0xffff:
+			b, failed = b[:start], fmt.Errorf("attribute %d exceeds 65535 octets", typ)
+		case n > 0xff: // its length takes one octet more
+			b = append(b, 0)
+			copy(b[start+4:], b[start+3:])
+			b[start] |= flagExtended
+			binary.BigEndian.PutUint16(b[start+2:], uint16(n))
+		default:
+			b[start+2] = byte(n)
 		}
-		b = appendAttribute(b, flags, typ, v)
 	}
 	u32 := func(n uint32) func([]byte) []byte {
 		return func(v []byte) []byte { return binary.BigEndian.AppendUint32(v, n) }
@@ -278,7 +298,7 @@ func (e *encoder) attributes(b []byte, nextHop bool) ([]byte, error) {
 		}
 	}
 	addr := func(ip netip.Addr) func([]byte) []byte {
-		return func(v []byte) []byte { return append(v, ip.AsSlice()...) }
+		return func(v []byte) []byte { return appendAddr(v, ip) }
 	}
 	if a.Has&HasOriginatorID != 0 && !a.OriginatorID.Is4() || a.Has&HasAggregator != 0 && !a.Aggregator.Addr.Is4() {
 		return b, errors.New("ORIGINATOR_ID and AGGREGATOR need IPv4 addresses")
@@ -301,7 +321,7 @@ func (e *encoder) attributes(b []byte, nextHop bool) ([]byte, error) {
 		} else {
 			v = binary.BigEndian.AppendUint32(v, a.Aggregator.ASN)
 		}
-		return append(v, a.Aggregator.Addr.AsSlice()...)
+		return appendAddr(v, a.Aggregator.Addr)
 	})
 	add(HasCommunities, both, typeCommunities, u32s(a.Communities))
 	add(HasOriginatorID, optional, typeOriginatorID, addr(a.OriginatorID))
@@ -318,7 +338,7 @@ func (e *encoder) attributes(b []byte, nextHop bool) ([]byte, error) {
 		}
 		if a.Aggregator.ASN > 0xffff {
 			add(HasAggregator, both, typeAS4Aggregator, func(v []byte) []byte {
-				return append(binary.BigEndian.AppendUint32(v, a.Aggregator.ASN), a.Aggregator.Addr.AsSlice()...)
+				return appendAddr(binary.BigEndian.AppendUint32(v, a.Aggregator.ASN), a.Aggregator.Addr)
 			})
 		}
 	}

@@ -366,6 +366,21 @@ func (s *Session) peer(h *PeerHeader) (*peer, error) {
 	return p, nil
 }
 
+// headers gives a per-peer header for each peer, without time.
+func (s *Session) headers() []PeerHeader {
+	var all []PeerHeader
+	for k, p := range s.peers {
+		h := PeerHeader{Type: k.typ, Distinguisher: k.distinguisher, Addr: k.addr, ASN: p.peer.ASN, ID: netip.IPv4Unspecified()}
+		if k.typ == LocRIBInstance {
+			h.ID = p.peer.Addr
+		} else if k.addr.Is6() {
+			h.Flags = FlagIPv6
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
 func (s *Session) identity(h *PeerHeader) ingest.Peer {
 	p := ingest.Peer{Collector: s.collector, Addr: h.Addr, ASN: h.ASN}
 	if p.Collector == "" {

@@ -33,6 +33,7 @@ type Station struct {
 	log   *slog.Logger
 	allow []netip.Prefix
 	names map[netip.Addr]string
+	tap   func(name string, addr netip.Addr, received ingest.Time, message []byte) // may be nil
 
 	deliver sync.Mutex // held while the handler runs
 	owners  map[ingest.Peer]*connection
@@ -51,6 +52,7 @@ var _ ingest.Source = (*Station)(nil)
 type connection struct {
 	station *Station
 	router  string
+	addr    netip.Addr
 	conn    net.Conn
 	h       ingest.Handler // of Run
 	handle  ingest.Handler // the method
@@ -133,6 +135,14 @@ func New(c Configuration, log *slog.Logger, reg prometheus.Registerer) *Station 
 		prometheus.WrapRegistererWith(prometheus.Labels{"feed": c.Name}, reg).MustRegister(metrics{s})
 	}
 	return s
+}
+
+// OnMessage sets what is told of every message, as it came, of the router of this name and address; the octets hold until it
+// returns. Where a session ends without a word it is told of a Peer Down for each peer that was up in it, for reason 5:
+// nothing will be heard of it any more. Messages of one session come one at a time, those of several perhaps at once.
+// It must be called before Run.
+func (s *Station) OnMessage(f func(name string, addr netip.Addr, received ingest.Time, message []byte)) {
+	s.tap = f
 }
 
 // Run hears routers until ctx ends or h fails. The error is ctx's, h's, or says why the address cannot
@@ -264,7 +274,7 @@ func (s *Station) admit(conn net.Conn, check bool) (*connection, error) {
 	if name == "" {
 		name = addr.String()
 	}
-	x := &connection{station: s, router: name, conn: conn, session: NewSession(name, s.c.VRFs)}
+	x := &connection{station: s, router: name, addr: addr, conn: conn, session: NewSession(name, s.c.VRFs)}
 	x.handle = x.deliver
 	s.mu.Lock()
 	full := len(s.sessions) >= s.c.MaxSessions
@@ -295,10 +305,14 @@ func (s *Station) serve(ctx context.Context, x *connection, h ingest.Handler, fa
 	x.conn.Close()
 	x.mu.Lock()
 	received = x.messages > 0
+	ending := x.session.headers()
 	end := x.session.End(ingest.TimeOf(time.Now()))
 	x.mu.Unlock()
 	var failed *handlerError
 	if !errors.As(err, &failed) && ctx.Err() == nil { // that we stop listening says nothing of the peers
+		if s.tap != nil {
+			s.tapDowns(x, ending)
+		}
 		errors.As(x.emit(end), &failed)
 	}
 	if failed != nil {
@@ -316,6 +330,28 @@ func (s *Station) serve(ctx context.Context, x *connection, h ingest.Handler, fa
 		s.note(fmt.Errorf("%s: the session ended: %w", x.router, err))
 	}
 	return received
+}
+
+// tapDowns tells of the peers that go with a session, but for those that came up in a later one.
+func (s *Station) tapDowns(x *connection, peers []PeerHeader) {
+	now := ingest.TimeOf(time.Now())
+	for _, h := range peers {
+		p := x.session.identity(&h)
+		owned := false
+		s.deliver.Lock()
+		for view := ingest.AdjRIBInPre; view <= ingest.LocRIB; view++ {
+			p.View = view
+			owned = owned || s.owners[p] == x
+		}
+		s.deliver.Unlock()
+		if !owned {
+			continue
+		}
+		h.Time = now
+		if b, err := Append(nil, &Message{Version: 3, Type: TypePeerDown, Peer: h, PeerDown: PeerDown{Reason: DownDeconfigured}}); err == nil {
+			s.tap(x.router, x.addr, now, b)
+		}
+	}
 }
 
 // handlerError is an error of the consumer, which ends Run.
@@ -338,8 +374,11 @@ func (s *Station) read(x *connection) error {
 			return err
 		}
 		in.wait = s.c.IdleTimeout
-		x.mu.Lock()
 		received := ingest.TimeOf(now)
+		if s.tap != nil {
+			s.tap(x.router, x.addr, received, b)
+		}
+		x.mu.Lock()
 		it, err := x.session.Message(b, received)
 		x.messages++
 		x.last = now

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -81,12 +82,15 @@ func testConfiguration() Configuration {
 }
 
 // runStation runs a station until the test ends, and returns where it listens.
-func runStation(t testing.TB, c Configuration, h ingest.Handler) (*Station, string) {
+func runStation(t testing.TB, c Configuration, h ingest.Handler, prepare ...func(*Station)) (*Station, string) {
 	t.Helper()
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	s := New(c, slog.New(slog.DiscardHandler), nil)
+	for _, p := range prepare {
+		p(s)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, h) }()
@@ -532,5 +536,63 @@ func TestValidate(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// TestOnMessage: whoever is told of messages gets each as it came, and where a session breaks off a Peer Down for each of
+// its peers, but for those that another session has.
+func TestOnMessage(t *testing.T) {
+	var mu sync.Mutex
+	var got [][]byte
+	c := testConfiguration()
+	c.Routers = []Router{{Address: "127.0.0.2", Name: "edge"}}
+	_, address := runStation(t, c, func(*ingest.Update) error { return nil }, func(s *Station) {
+		s.OnMessage(func(name string, addr netip.Addr, received ingest.Time, b []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			if name != "edge" || addr != netip.MustParseAddr("127.0.0.2") || time.Since(received.Time()).Abs() > patience {
+				t.Errorf("a message of %s at %v, %v", name, addr, received)
+			}
+			got = append(got, bytes.Clone(b))
+		})
+	})
+	sent := []*Message{
+		{Version: 3, Type: TypeInitiation, TLVs: []TLV{{Type: TLVSysName, Value: []byte("r1")}}},
+		upMessage(peer4, open(65000), open(64500)), upMessage(peer6, open(65000), open(64500)),
+		monitoring(peer4, update(t, bgp.Options{}, nlri("203.0.113.0/24", 0))),
+		monitoring(peer4, []byte("not BGP")), // which a consumer may judge by itself
+	}
+	count := func(n int) {
+		t.Helper()
+		eventually(t, func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(got) < n {
+				return fmt.Sprintf("%d messages of %d", len(got), n)
+			}
+			return ""
+		})
+	}
+	old := dial(t, "127.0.0.2", address)
+	say(t, old, sent...)
+	count(len(sent))
+	again := dial(t, "127.0.0.2", address)
+	say(t, again, sent[1])
+	count(len(sent) + 1)
+	old.Close()
+	count(len(sent) + 2)
+	mu.Lock()
+	defer mu.Unlock()
+	for i, m := range append(sent, sent[1]) {
+		if want := encode(t, m); !bytes.Equal(got[i], want) {
+			t.Errorf("message %d is\n%x, want\n%x", i, got[i], want)
+		}
+	}
+	down, err := new(Decoder).Decode(got[len(got)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if down.Type != TypePeerDown || down.PeerDown.Reason != DownDeconfigured || down.Peer.key() != peer6.key() || down.Peer.ASN != peer6.ASN {
+		t.Errorf("at the end of the session %+v is told", down)
 	}
 }

@@ -81,6 +81,7 @@ type Bus struct {
 	queue  []*building
 	count  int
 	bytes  int64
+	usual  int // updates of the last batch that was taken, for which the next one has room at first
 	closed bool
 
 	watermark ingest.Time // the consumer's
@@ -132,7 +133,7 @@ func (b *Bus) Publish(u *ingest.Update) error {
 		return ErrClosed
 	}
 	if n := len(b.queue); n == 0 || len(b.queue[n-1].updates) >= b.c.BatchUpdates {
-		b.queue = append(b.queue, &building{})
+		b.queue = append(b.queue, &building{updates: make([]ingest.Update, 0, b.usual)})
 	}
 	b.queue[len(b.queue)-1].add(u, size)
 	b.count++
@@ -211,6 +212,7 @@ func (b *Bus) take() (head *building, closed bool) {
 	b.queue[0] = nil
 	b.queue = b.queue[1:]
 	b.count -= len(head.updates)
+	b.usual = len(head.updates)
 	b.bytes -= head.bytes
 	b.room.Broadcast()
 	return head, b.closed

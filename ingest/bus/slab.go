@@ -28,7 +28,12 @@ type building struct {
 }
 
 func (b *building) add(u *ingest.Update, size int64) {
-	c := *u
+	if len(b.updates) == cap(b.updates) {
+		b.updates = slices.Grow(b.updates, 1)
+	}
+	b.updates = b.updates[:len(b.updates)+1]
+	c := &b.updates[len(b.updates)-1] // copied once: updates are large
+	*c = *u
 	c.Withdrawn = b.nlri.copy(u.Withdrawn)
 	c.Announced = b.nlri.copy(u.Announced)
 	a := &c.Attrs
@@ -44,13 +49,15 @@ func (b *building) add(u *ingest.Update, size int64) {
 	for i := range a.Unknown {
 		a.Unknown[i].Value = b.octets.copy(a.Unknown[i].Value)
 	}
-	b.updates = append(b.updates, c)
 	b.newest = max(b.newest, u.Time)
 	b.bytes += size
 }
 
 // Builder makes a batch of copies of updates. The zero value is ready to use, for one batch.
 type Builder struct{ b building }
+
+// Grow makes room for n more updates.
+func (b *Builder) Grow(n int) { b.b.updates = slices.Grow(b.b.updates, n) }
 
 // Add appends a copy of u.
 func (b *Builder) Add(u *ingest.Update) { b.b.add(u, 0) }

@@ -61,7 +61,8 @@ type Source struct {
 	dialer    func(ctx context.Context, network, address string) (net.Conn, error)
 	stale     chan struct{} // holds a token when the metadata should be asked for
 	onGap     func(ingest.Gap)
-	tables    atomic.Uint64 // messages of another type than BMP's
+	tap       func(router Hash, message []byte) // may be nil
+	tables    atomic.Uint64                     // messages of another type than BMP's
 
 	mu         sync.Mutex
 	status     ingest.Status // but for what Status sums up
@@ -156,6 +157,10 @@ func New(c Configuration, directory string, log *slog.Logger, reg prometheus.Reg
 // update after that is handed on. Where it began is not told where this process has not heard the partition before. It
 // must be called before Run; f may be called by several goroutines.
 func (s *Source) OnGap(f func(ingest.Gap)) { s.onGap = f }
+
+// OnMessage sets what is told of every message that carries BMP, as it came with OpenBMP's header; the octets hold until
+// it returns. Those of one partition come one at a time, those of several perhaps at once. It must be called before Run.
+func (s *Source) OnMessage(f func(router Hash, message []byte)) { s.tap = f }
 
 // handlerError is an error of the consumer, which ends Run.
 type handlerError struct{ error }
@@ -742,6 +747,9 @@ func (r *reader) message(p *partition, offset int64, value []byte) error {
 		r.s.received(now, 0, 0)
 		r.s.tables.Add(1)
 		return nil
+	}
+	if r.s.tap != nil {
+		r.s.tap(r.header.Router, value)
 	}
 	stream := r.s.stream(p, &r.header)
 	if stream == nil {

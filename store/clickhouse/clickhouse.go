@@ -61,10 +61,13 @@ import (
 	"github.com/routevigil/routevigil/store"
 )
 
+// ErrUnprepared is wrapped where there is no database to read, or one of an older version: who writes it prepares it.
+var ErrUnprepared = errors.New("the database is not prepared")
+
 var (
 	errClosed   = errors.New("the store is closed")
 	errReadOnly = errors.New("it is open for reading only")
-	errMissing  = errors.New("there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database")
+	errMissing  = fmt.Errorf("%w: there is none; start what writes it first, \"routevigil serve\" or \"routevigil record\", or correct store.clickhouse.database", ErrUnprepared)
 	errFenced   = errors.New("another routevigil has taken the store over; stop one of the two, or give it another database")
 )
 
@@ -138,6 +141,7 @@ func Open(ctx context.Context, cfg Configuration, retention store.Retention, log
 		return nil, err
 	}
 	s.done.Go(s.expander)
+	s.done.Go(s.signsOfLife)
 	return s, nil
 }
 
@@ -186,6 +190,9 @@ func open(ctx context.Context, cfg Configuration, retention store.Retention, log
 func (s *Store) shut() error {
 	s.cancel()
 	s.done.Wait()
+	if s.looking == nil {
+		s.sayGone()
+	}
 	return s.disconnect()
 }
 

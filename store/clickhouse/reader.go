@@ -89,8 +89,8 @@ func checkSchema(ctx context.Context, conn api.Conn) error {
 	case int(version) > known:
 		return newerSchema(version)
 	case int(version) < known:
-		return fmt.Errorf("it has schema %d, written by an older routevigil, or one that has not finished starting; this one reads %d: start what writes it in this version first, which brings it up to date",
-			version, known)
+		return fmt.Errorf("%w: it has schema %d, written by an older routevigil, or one that has not finished starting; this one reads %d: start what writes it in this version first, which brings it up to date",
+			ErrUnprepared, version, known)
 	}
 	return nil
 }

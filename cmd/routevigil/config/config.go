@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 
 	"github.com/routevigil/routevigil/alert"
@@ -48,7 +49,7 @@ type Config struct {
 	Store     Store                  `yaml:"store" doc:"Where update history, incidents and alerts still to be sent are kept."`
 	Alert     alert.Configuration    `yaml:"alert" doc:"Who is told of incidents."`
 	API       api.Configuration      `yaml:"api" doc:"The HTTP server: API, dashboard, embeds, metrics."`
-	Kafka     kafkabus.Configuration `yaml:"kafka" doc:"Where the roles collect, detect and record meet, when the service runs as several processes."`
+	Kafka     kafkabus.Configuration `yaml:"kafka" doc:"Where the roles collect, detect and record meet, when the service runs as several processes, and where other consumers find what the feeds say."`
 }
 
 // Ingest is the section of package ingest's parts.
@@ -127,6 +128,11 @@ func (c Config) Validate() error {
 			if !slices.Contains(names, name) {
 				errs = append(errs, fmt.Errorf("alert.webhooks[%d].watches[%d]: there is no watch %q", i, j, name))
 			}
+		}
+	}
+	if in, out := c.Ingest.OpenBMP, c.Kafka; in.Enabled && out.OpenBMP.Topic != "" && slices.ContainsFunc(in.Brokers, func(b string) bool { return slices.Contains(out.Brokers, b) }) {
+		if topics, err := regexp.Compile(in.Topics); err == nil && topics.MatchString(out.OpenBMP.Topic) {
+			errs = append(errs, fmt.Errorf("kafka.openbmp.topic: %s is one of those that ingest.openbmp.topics reads from the same cluster: it would go round for ever", out.OpenBMP.Topic))
 		}
 	}
 	return errors.Join(errs...)

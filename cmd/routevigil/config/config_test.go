@@ -246,3 +246,21 @@ func TestRouteSetsNeedRegistries(t *testing.T) {
 		t.Errorf("with a registry: %v", err)
 	}
 }
+
+// What is published must not be what is read.
+func TestPublishedTopicIsNotRead(t *testing.T) {
+	c := Default()
+	c.Ingest.OpenBMP.Enabled, c.Kafka.OpenBMP.Topic = true, "routeviews.ours.64500.bmp_raw"
+	c.Kafka.Brokers = []string{"kafka.example.net:9092"}
+	if err := c.Validate(); err != nil {
+		t.Errorf("on two clusters: %v", err)
+	}
+	c.Ingest.OpenBMP.Brokers = c.Kafka.Brokers
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "kafka.openbmp.topic") {
+		t.Errorf("on one cluster: %v", err)
+	}
+	c.Kafka.OpenBMP.Topic = "openbmp.bmp_raw"
+	if err := c.Validate(); err != nil {
+		t.Errorf("another topic: %v", err)
+	}
+}

@@ -81,3 +81,47 @@ func (x *API) health() api.Health {
 	}
 	return h
 }
+
+// StandBy serves what another recorder stores in ClickHouse, as the role api does, until that one ends or dies.
+type StandBy struct {
+	*API
+	takeover time.Duration
+	log      *slog.Logger
+}
+
+// NewStandBy is NewAPI for a recorder; c must be valid. It returns nil where a recorder has a store of its own, and where there is
+// nothing to read yet: then it need not wait for anybody.
+func NewStandBy(ctx context.Context, c config.Config, version string, log *slog.Logger) (*StandBy, error) {
+	if c.Store.Kind != config.ClickHouse {
+		return nil, nil
+	}
+	x, err := NewAPI(ctx, c, version, log)
+	if errors.Is(err, clickhouse.ErrUnprepared) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &StandBy{x, c.Kafka.Takeover, log.With("component", "record")}, nil
+}
+
+// Run serves until the other recorder has ended, or has given no sign of life for kafka.takeover, or ctx ends.
+func (x *StandBy) Run(ctx context.Context) error {
+	noticed := time.AfterFunc(time.Second, func() {
+		x.log.Info("Another recorder has the database. This one serves what is there, and goes on in its place when it ends.")
+	})
+	defer noticed.Stop()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	silence := make(chan error, 1)
+	go func() {
+		silence <- x.store.Silence(ctx, x.takeover)
+		stop()
+	}()
+	err := x.API.Run(ctx)
+	stop()
+	if silent := <-silence; err == nil && !errors.Is(silent, context.Canceled) {
+		err = silent
+	}
+	return err
+}

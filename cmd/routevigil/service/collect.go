@@ -15,6 +15,7 @@ import (
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/ingest/openbmp/publish"
 )
 
 // Collector is the role collect: feeds, and what they say written to Kafka. Any number may run, also of the
@@ -24,6 +25,7 @@ type Collector struct {
 	bus        *bus.Bus
 	cluster    *kafkabus.Cluster
 	writer     *kafkabus.Writer
+	publisher  *publish.Publisher // may be nil
 	operations *operations
 	written    atomic.Bool
 }
@@ -36,6 +38,7 @@ func NewCollector(ctx context.Context, c config.Config, log *slog.Logger) (_ *Co
 		return nil, err
 	}
 	x.writer = x.cluster.NewWriter(registry)
+	x.publisher = newPublisher(c, x.cluster, log, registry)
 	if err := os.MkdirAll(c.Store.Directory, 0o755); err != nil { // offsets of OpenBMP
 		return nil, err
 	}
@@ -90,7 +93,11 @@ func (x *Collector) Run(ctx context.Context) error {
 	background := newGroup(fail)
 	background.run("HTTP server", func() error { return x.operations.run(ctx) })
 	for _, source := range x.sources {
-		background.run("feed "+source.Status().Name, func() error { return source.Run(ctx, x.bus.Publish) })
+		handler := published(x.publisher, source, x.bus.Publish)
+		background.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
+	}
+	if x.publisher != nil {
+		background.run("publishing OpenBMP", func() error { return x.publisher.Run(ctx) })
 	}
 	draining, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()

@@ -22,8 +22,8 @@ import (
 )
 
 // Recorder is the role record: it stores updates and incidents, with the messages that these cause, in a
-// store of its own, which no other recorder may write, and serves the API from there. Any number may run; each has everything, and one
-// of them sends the messages (see outbox), unless all leave that to the role notify.
+// store that no other recorder may write meanwhile (see StandBy), and serves the API from there. Any number may run, each with
+// everything; one of them sends the messages (see outbox), unless all leave that to the role notify.
 //
 // A step of Kafka's order is a batch of the store, at a position that follows from the step's number: so what
 // is stored says where to go on, and nothing is stored twice.

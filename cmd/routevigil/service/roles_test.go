@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,13 +51,16 @@ func kafkas(t *testing.T, f func(t *testing.T, address string)) {
 }
 
 // onKafka is a configuration on the small Internet, with topics of its own that are there.
-func onKafka(t testing.TB, address string, f *feed) config.Config {
+func onKafka(t testing.TB, address string, f *feed, change ...func(*config.Config)) config.Config {
 	t.Helper()
 	c := configuration(t, f.url())
 	// Given, because each detector infers them at a time of its own, which would show in the time of some changes.
 	c.Knowledge.Relationships = writeRelationships(t)
 	c.Kafka.Brokers, c.Kafka.Prefix, c.Kafka.Partitions = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano()), 4
 	c.Kafka.Takeover, c.Kafka.Checkpoint = 2*time.Second, 2*time.Second
+	for _, f := range change {
+		f(&c)
+	}
 	k, err := kafkabus.Connect(c.Kafka, testLog(t))
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +111,9 @@ func role(t *testing.T, name string, c config.Config, flags ...string) *process 
 	var text strings.Builder
 	fmt.Fprintf(&text, "ingest:\n  backfill: {enabled: false}\n  ris_live: {name: %q, url: %q, reconnect_min: %s, reconnect_max: %s}\n  baseline: [%q]\n",
 		c.Ingest.RISLive.Name, c.Ingest.RISLive.URL, c.Ingest.RISLive.ReconnectMin, c.Ingest.RISLive.ReconnectMax, c.Ingest.Baseline[0])
-	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\nstore: {directory: %q}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.Store.Directory, c.API.Listen)
+	fmt.Fprintf(&text, "detect: {hold: %s, report: %s}\napi: {listen: %q}\n", c.Detect.Hold, c.Detect.Report, c.API.Listen)
+	fmt.Fprintf(&text, "store: {directory: %q, kind: %s, clickhouse: {addresses: [%q], database: %q}}\n", c.Store.Directory, c.Store.Kind,
+		c.Store.ClickHouse.Addresses[0], c.Store.ClickHouse.Database)
 	fmt.Fprintf(&text, "knowledge: {as_rel: %q}\n", c.Knowledge.Relationships)
 	fmt.Fprintf(&text, "kafka: {brokers: [%q], prefix: %q, takeover: %s, checkpoint: %s}\n", c.Kafka.Brokers[0], c.Kafka.Prefix, c.Kafka.Takeover, c.Kafka.Checkpoint)
 	for _, w := range c.Alert.Webhooks {
@@ -261,7 +267,7 @@ func TestRolesKilled(t *testing.T) {
 // compareWithUndisturbed goes through the log with a new detector.
 func compareWithUndisturbed(t *testing.T, c config.Config, hook *receiver, cases int) {
 	t.Helper()
-	s, err := embedded.Open(c.Store.Embedded(), testLog(t), prometheus.NewRegistry())
+	s, err := newStore(c.Store, testLog(t), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,6 +434,85 @@ func TestOneOfTwoRecordersTells(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRecordersShareADatabase: one of two recorders writes, both answer, and where one is killed or ends the other has everything, once.
+func TestRecordersShareADatabase(t *testing.T) {
+	kafkas(t, func(t *testing.T, address string) {
+		f, hook := newFeed(t), newReceiver(t)
+		c := onKafka(t, address, f)
+		onClickHouse(t, &c)
+		c.Alert.Webhooks = append(c.Alert.Webhooks, hook.configuration("hook"))
+		start := func(name, listen string) *process {
+			own := c
+			own.API.Listen, own.Store.Directory = listen, filepath.Join(t.TempDir(), "store")
+			return role(t, name, own)
+		}
+		addresses := [2]string{freeAddress(t), freeAddress(t)} // where each stays when it begins to write
+		start("collect", c.API.Listen)
+		detector, recorders := start("detect", c.API.Listen), [2]*process{start("record", addresses[0])}
+		recorders[0].whenReady(f)
+		recorders[1] = start("record", addresses[1])
+		for _, p := range append(recorders[:], detector) {
+			p.whenReady(f)
+		}
+		f.background(t, 100*time.Millisecond)
+		writes := func(i int) bool {
+			_, ok := recorders[i].metric("routevigil_alerts_in_charge")
+			return ok
+		}
+		if !writes(0) || writes(1) {
+			t.Fatalf("the first writes: %v, the second writes: %v", writes(0), writes(1))
+		}
+		const cases = 4
+		for i := range cases {
+			f.tell(hijack(i, 0, 6)...)
+			other := recorders[1-i%2]
+			if i < 2 {
+				recorders[i%2].kill()
+			} else {
+				recorders[i%2].command.Process.Signal(syscall.SIGTERM)
+				if err := recorders[i%2].wait(); err != nil {
+					t.Errorf("told to end, it ends with %v", err)
+				}
+			}
+			f.tell(hijack(i, 6, sessions)...)
+			whenHeard(t, hook, i, incident.Opened)
+			eventually(t, func() string {
+				if x, ok := other.incidentOf(i); !ok || x.Status != incident.Open || !writes(1-i%2) {
+					return fmt.Sprintf("it writes: %v, it knows of the incident: %v", writes(1-i%2), ok)
+				}
+				if status, reasons := other.ready(); status != 200 {
+					return fmt.Sprintf("it is not ready (%d): %s", status, reasons)
+				}
+				return ""
+			})
+			recorders[i%2] = start("record", addresses[i%2])
+			f.tell(heal(i)...)
+			whenHeard(t, hook, i, incident.Closed)
+			eventually(t, func() string {
+				if x, ok := recorders[i%2].incidentOf(i); !ok || x.Status != incident.Ended || writes(i%2) {
+					return fmt.Sprintf("who stands by writes: %v, knows of the incident: %v %s", writes(i%2), ok, x.Status)
+				}
+				return ""
+			})
+		}
+		for _, p := range recorders {
+			p.kill()
+		}
+		compareWithUndisturbed(t, c, hook, cases)
+	})
+}
+
+// freeAddress is one on which nobody listens at the moment.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // What became of messages that never come is not remembered for ever: those of receivers that only others have.

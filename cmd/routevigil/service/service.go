@@ -25,7 +25,9 @@ import (
 	"github.com/routevigil/routevigil/ingest/bgpsession"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
 	"github.com/routevigil/routevigil/ingest/openbmp"
+	"github.com/routevigil/routevigil/ingest/openbmp/publish"
 	"github.com/routevigil/routevigil/ingest/rislive"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/backfill"
@@ -52,6 +54,9 @@ type Service struct {
 	vrps     *liveVRPs // nil when the VRPs come from a file, or not at all
 	notifier *alert.Notifier
 	server   *api.Server
+
+	publisher *publish.Publisher // nil where kafka.openbmp names no topic
+	kafka     *kafkabus.Cluster  // likewise
 }
 
 // New opens the store, reads the knowledge files and binds the listening address; c must be valid.
@@ -103,6 +108,12 @@ func New(c config.Config, mode api.Mode, version string, log *slog.Logger) (_ *S
 			unlisten()
 		}
 	}()
+	if c.Kafka.OpenBMP.Topic != "" {
+		if s.kafka, err = kafkabus.Connect(c.Kafka, log.With("component", "kafka")); err != nil {
+			return nil, err
+		}
+		s.publisher = newPublisher(c, s.kafka, log, registry)
+	}
 	s.check = newSelfCheck(registry)
 	s.pipeline = &pipeline{
 		check: s.check, bus: s.bus, store: s.store, router: alert.NewRouter(receivers), log: log.With("component", "detect"),
@@ -198,12 +209,19 @@ func (s *Service) work(ctx context.Context, fail func(error)) error {
 		feeds.run("back-fill", func() error { return s.filler.Run(ctx) })
 	}
 	feeds.run("knowledge", func() error { return s.keeper.run(ctx, s.pipeline.questions) })
+	if s.publisher != nil {
+		feeds.run("publishing OpenBMP", func() error {
+			defer s.kafka.Close()
+			return s.publisher.Run(ctx)
+		})
+	}
 	feeds.run("self-check", func() error { return s.check.run(ctx, s.bus.Canary) })
 	for _, source := range s.sources {
 		handler := s.bus.Publish
 		if live, ok := source.(backfill.Source); ok && s.filler != nil && s.config.Ingest.RISLive.Whole() {
 			handler = s.filler.Watch(live, handler)
 		}
+		handler = published(s.publisher, source, handler)
 		feeds.run("feed "+source.Status().Name, func() error { return source.Run(ctx, handler) })
 	}
 	if s.vrps != nil {

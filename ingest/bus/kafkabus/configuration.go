@@ -25,12 +25,22 @@ type Configuration struct {
 	Takeover    time.Duration  `yaml:"takeover" doc:"How long the detector in charge may be silent before another takes its place."`
 	Checkpoint  time.Duration  `yaml:"checkpoint" doc:"Time between saves of the detector's state, and of how far was recorded: who starts anew goes through what came since."`
 	Timeout     time.Duration  `yaml:"timeout" doc:"How long a broker may take to answer one request."`
+	OpenBMP     OpenBMP        `yaml:"openbmp" doc:"What the feeds of collect and serve say, written for other consumers: raw BMP in OpenBMP's format, as RouteViews' public stream has it; off unless it has a topic."`
+}
+
+// OpenBMP says where other consumers find what our feeds say.
+type OpenBMP struct {
+	Topic      string `yaml:"topic" doc:"The topic, without kafka.prefix, such as openbmp.bmp_raw; empty: nothing is written. kafka init makes it."`
+	Name       string `yaml:"name" doc:"What the messages call the collector of all, which is this deployment (OpenBMP's admin id)."`
+	Partitions int    `yaml:"partitions" doc:"Partitions of the topic that kafka init makes; what one collector or router hears is in one of them."`
+	MaxBytes   int64  `yaml:"max_bytes" config:"bytes" doc:"Memory that messages may take which Kafka has not taken yet; what does not fit is lost and counted, because feeds never wait for it."`
 }
 
 // DefaultConfiguration names no brokers.
 func DefaultConfiguration() Configuration {
 	return Configuration{Prefix: "routevigil.", ClientID: "routevigil", Partitions: 8, Retention: 24 * time.Hour,
-		Duplicates: 30 * time.Second, Takeover: 10 * time.Second, Checkpoint: 2 * time.Minute, Timeout: 10 * time.Second}
+		Duplicates: 30 * time.Second, Takeover: 10 * time.Second, Checkpoint: 2 * time.Minute, Timeout: 10 * time.Second,
+		OpenBMP: OpenBMP{Name: "routevigil", Partitions: 8, MaxBytes: 64 << 20}}
 }
 
 var topicPrefix = regexp.MustCompile(`^[A-Za-z0-9._-]{0,200}$`)
@@ -60,5 +70,10 @@ func (c Configuration) Validate() error {
 	bad(c.Takeover >= time.Second && c.Takeover <= time.Hour, "takeover: must be 1s to 1h, is %v", c.Takeover)
 	bad(c.Checkpoint >= time.Second && c.Checkpoint <= time.Hour, "checkpoint: must be 1s to 1h, is %v", c.Checkpoint)
 	bad(c.Timeout >= time.Second && c.Timeout <= 5*time.Minute, "timeout: must be 1s to 5m, is %v", c.Timeout)
+	bad(topicPrefix.MatchString(c.OpenBMP.Topic), "openbmp.topic: may have letters, digits, dots, dashes and underscores, at most 200, is %q", c.OpenBMP.Topic)
+	bad(c.OpenBMP.Name != "" && len(c.OpenBMP.Name) <= 255, "openbmp.name: must have 1 to 255 octets")
+	bad(c.OpenBMP.Topic == "" || len(c.Brokers) > 0, "openbmp.topic: needs brokers")
+	bad(c.OpenBMP.Partitions >= 1 && c.OpenBMP.Partitions <= 1024, "openbmp.partitions: must be 1 to 1024, is %d", c.OpenBMP.Partitions)
+	bad(c.OpenBMP.MaxBytes >= 4<<20, "openbmp.max_bytes: must be at least 4MiB, is %d octets", c.OpenBMP.MaxBytes)
 	return errors.Join(errs...)
 }

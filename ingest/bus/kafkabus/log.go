@@ -601,6 +601,11 @@ func (l *Log) abandon() {
 // step makes the batch of an entry whose rounds are complete.
 func (l *Log) step(e *entry) *Step {
 	var b bus.Builder
+	updates := 0
+	for _, key := range e.Rounds {
+		updates += l.pending[key].updates
+	}
+	b.Grow(min(updates, 2*maxTaken)) // more, frames claim perhaps and do not have
 	for _, key := range e.Rounds {
 		l.assemble(&b, key, e.Watermark)
 		l.at.Taken[key.Writer] = key.Round

@@ -58,7 +58,13 @@ func (k *Cluster) Init(ctx context.Context, say func(topic, what string)) error 
 			have[t.Name] = len(t.Partitions)
 		}
 	}
-	for _, t := range k.topics(replication) {
+	topics := k.topics(replication)
+	if o := k.c.OpenBMP; o.Topic != "" {
+		t := topics[0] // as that of the updates
+		t.Topic, t.NumPartitions = o.Topic, o.Partitions
+		topics = append(topics, t)
+	}
+	for _, t := range topics {
 		partitions, there := have[t.Topic]
 		if !there {
 			a, err := k.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{t}})
@@ -73,8 +79,12 @@ func (k *Cluster) Init(ctx context.Context, say func(topic, what string)) error 
 				return fmt.Errorf("kafka: making topic %s: %w", t.Topic, err)
 			}
 		} else if partitions != t.NumPartitions {
-			return fmt.Errorf("kafka: topic %s has %d partitions where %d are wanted; that cannot be changed: set kafka.partitions to %d, or use another kafka.prefix",
-				t.Topic, partitions, t.NumPartitions, partitions)
+			key, other := "kafka.partitions", "another kafka.prefix"
+			if t.Topic == k.c.OpenBMP.Topic {
+				key, other = "kafka.openbmp.partitions", "another kafka.openbmp.topic"
+			}
+			return fmt.Errorf("kafka: topic %s has %d partitions where %d are wanted; that cannot be changed: set %s to %d, or use %s",
+				t.Topic, partitions, t.NumPartitions, key, partitions, other)
 		}
 		r := kafka.IncrementalAlterConfigsRequestResource{ResourceType: kafka.ResourceTypeTopic, ResourceName: t.Topic}
 		for _, e := range t.ConfigEntries {

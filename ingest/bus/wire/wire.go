@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"unsafe"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
@@ -100,9 +101,10 @@ func (e *Encoder) Add(index uint64, u *ingest.Update, withdrawn, announced []bgp
 			list, ok := e.listIndex[string(attributes)]
 			if !ok {
 				list = uint64(len(e.listIndex))
-				e.listIndex[string(attributes)] = list
 				e.lists = binary.AppendUvarint(e.lists, uint64(len(attributes)))
 				e.lists = append(e.lists, attributes...)
+				// The key is in the memory of lists, which does not change before Reset has emptied the index.
+				e.listIndex[unsafe.String(unsafe.SliceData(e.lists[len(e.lists)-len(attributes):]), len(attributes))] = list
 			}
 			b = binary.AppendUvarint(b, list)
 		}

@@ -269,6 +269,29 @@ func BenchmarkDecode(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/update")
 }
 
+func TestEncodingAllocatesNothing(t *testing.T) {
+	updates := world(200)
+	var e Encoder
+	var list, frame []byte
+	encode := func() {
+		e.Reset()
+		for i := range updates {
+			u := &updates[i]
+			list, _ = bgp.AppendRIBAttributes(list[:0], &u.Attrs)
+			if err := e.Add(uint64(i), u, u.Withdrawn, u.Announced, list); err != nil {
+				t.Fatal(err)
+			}
+		}
+		frame = e.AppendTo(frame[:0], Header{Round: 1})
+	}
+	for range 3 { // memory grows
+		encode()
+	}
+	if n := testing.AllocsPerRun(100, encode); n > 0 {
+		t.Errorf("%v allocations for %d updates", n, len(updates))
+	}
+}
+
 func TestDecodingAllocatesNothing(t *testing.T) {
 	var all []indexed
 	for i, u := range world(200) {
