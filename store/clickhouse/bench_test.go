@@ -151,7 +151,7 @@ func BenchmarkUpdates(b *testing.B) {
 	b.Logf("%.2f bytes an update on the disk, merged", float64(bytes)/float64(rows))
 	// What is copied is in order, so blocks need no sorting, and each is of prefixes of its own.
 	again := func(upTo, positions, days, later int) {
-		exec(`INSERT INTO updates SELECT afi, address, length, position + %d, row, received + %d, time + %d, action, peer, path_id, origin_asn, attributes,
+		exec(insertUpdates+` SELECT afi, address, length, position + %d, row, received + %d, time + %d, action, peer, path_id, origin_asn, attributes,
 			backfilled FROM updates WHERE position <= %d ORDER BY afi, address, length, position, row SETTINGS max_execution_time = 0, max_threads = 1, max_insert_threads = 1,
 			max_block_size = 65536, max_insert_block_size = 4000000, min_insert_block_size_rows = 4000000, min_insert_block_size_bytes = 0`, positions, days, later, upTo)
 	}
