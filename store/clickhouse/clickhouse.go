@@ -48,8 +48,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -243,7 +241,7 @@ func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, erro
 		conn, err := driver.Open(&driver.Options{
 			Addr: cfg.Addresses, TLS: secure, Settings: settings,
 			Auth:         driver.Auth{Database: database, Username: cfg.Username, Password: cfg.Password},
-			Compression:  &driver.Compression{Method: compression(cfg.Addresses)},
+			Compression:  &driver.Compression{Method: driver.CompressionLZ4},
 			DialTimeout:  10 * time.Second,
 			ReadTimeout:  cfg.QueryTimeout + 10*time.Second,
 			MaxOpenConns: 16, MaxIdleConns: 8,
@@ -275,17 +273,6 @@ func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, erro
 		}
 	}
 	return dial(cfg.Database)
-}
-
-// compression is what saves more than it costs: on one machine nothing does.
-func compression(addresses []string) driver.CompressionMethod {
-	for _, a := range addresses {
-		host, _, _ := net.SplitHostPort(a)
-		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			return driver.CompressionLZ4
-		}
-	}
-	return driver.CompressionNone
 }
 
 // takeOver claims an epoch above all others and begins it.
