@@ -34,6 +34,10 @@ type Store interface {
 	// grow by one, also for a batch without updates, whose watermark is part of the history too. It
 	// keeps nothing of b after it returns. An error means that b is not stored.
 	AppendBatch(ctx context.Context, b *ingest.Batch) (position uint64, err error)
+	// AppendBatches is AppendBatch for several, which costs less than one call each: they get positions in this order, one
+	// after the other where nobody else appends meanwhile. The first stored are stored, the last of them at
+	// position; with an error the others are not.
+	AppendBatches(ctx context.Context, list []*ingest.Batch) (stored int, position uint64, err error)
 	// BatchesSince yields, in order, every batch after position that is still kept as batches. None
 	// after the last checkpoint's position is ever missing, so where position is not below that,
 	// the n-th batch yielded is the one at position+n. In the place of one that was back-filled or imported there is

@@ -3,12 +3,15 @@
 package batch
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/routevigil/routevigil/ingest"
@@ -19,7 +22,7 @@ import (
 // The body of a batch, as the tail keeps it:
 //
 //	version  1 byte, formatVersion
-//	method   1 byte, methodRaw or methodZstd: how what follows is compressed
+//	method   1 byte, methodRaw, methodZstd or methodS2: how what follows is compressed
 //	watermark   varint
 //	updates  uvarint, how many follow
 //	update…
@@ -39,6 +42,7 @@ const (
 
 	methodRaw  = 0
 	methodZstd = 1
+	methodS2   = 2
 
 	flagPathIDs    = 1 << 4
 	flagAttributes = 1 << 5
@@ -99,6 +103,15 @@ func Decompress(dst, body []byte) ([]byte, error) {
 	switch body[1] {
 	case methodRaw:
 		return body[2:], nil
+	case methodS2:
+		if n, err := s2.DecodedLen(body[2:]); err != nil || n > maxPayload {
+			return nil, fmt.Errorf("%w: %d bytes of S2: %w", errBody, n, cmp.Or(err, errTooLong))
+		}
+		p, err := s2.Decode(dst[:cap(dst)], body[2:])
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errBody, err)
+		}
+		return p, nil
 	case methodZstd:
 		p, err := decoder().DecodeAll(body[2:], dst[:0])
 		if err != nil {
@@ -117,6 +130,9 @@ type Summary struct {
 
 // Encoder turns batches into bodies. It keeps its buffers from one to the next.
 type Encoder struct {
+	// Quick is for bodies that are soon replaced: they take a fifth of the time to compress, and half as much room again.
+	Quick bool
+
 	payload, attrs []byte
 	peers          map[ingest.Peer]uint64
 }
@@ -188,6 +204,12 @@ func (e *Encoder) Encode(dst []byte, b *ingest.Batch) ([]byte, Summary, error) {
 		}
 	}
 	e.payload = p
+	if e.Quick && len(p) >= rawBelow {
+		start := len(dst) + 2
+		dst = slices.Grow(append(dst, formatVersion, methodS2), s2.MaxEncodedLen(len(p)))
+		body := s2.Encode(dst[start:cap(dst)], p)
+		return dst[:start+len(body)], sum, nil
+	}
 	return Compress(dst, p), sum, nil
 }
 
@@ -589,7 +611,7 @@ func (r *Reader) Open(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if body[1] == methodZstd {
+	if body[1] != methodRaw {
 		r.room = payload
 	}
 	return r.open(payload)

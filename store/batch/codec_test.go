@@ -37,6 +37,7 @@ func TestBatchRoundTrip(t *testing.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		b := storetest.Batch(r, ingest.Time(rapid.Int64Range(-1e18, 1e18).Draw(t, "time")), rapid.IntRange(0, 50).Draw(t, "updates"))
 		e := NewEncoder()
+		e.Quick = rapid.Bool().Draw(t, "quick")
 		body, sum, err := e.Encode([]byte("before"), b)
 		if err != nil {
 			t.Fatal(err)

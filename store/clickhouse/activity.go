@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -27,8 +28,7 @@ func (s *Store) Activity(ctx context.Context, q store.ActivityQuery) ([]store.Ac
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.place(), err)
 	}
-	// Only the writer knows whether something comes from the log into updates at the moment.
-	byHour := s.looking == nil && q.Bucket%time.Hour == 0 && !q.Prefix.IsValid() && q.PeerASN == 0 && q.Collector == ""
+	byHour := q.Bucket%time.Hour == 0 && !q.Prefix.IsValid() && q.PeerASN == 0 && q.Collector == ""
 	for again := true; again; again = c.Next() {
 		if err := s.count(ctx, c, q.Bucket, byHour); err != nil {
 			return nil, err
@@ -39,17 +39,22 @@ func (s *Store) Activity(ctx context.Context, q store.ActivityQuery) ([]store.Ac
 
 // count makes one round of c: what is expanded, then the log.
 func (s *Store) count(ctx context.Context, c *batch.Counter, bucket time.Duration, byHour bool) error {
-	st := s.current()
+	st, err := s.latest(ctx)
+	if err != nil {
+		return err
+	}
 	var rows []counted
-	var err error
-	hours := byHour && !st.moving
+	hours := byHour && !st.moving()
 	if hours {
 		// The projection knows no positions: nothing may come from the log into updates meanwhile.
 		if rows, err = s.countExpanded(ctx, c, bucket, nil); err != nil {
 			return err
 		}
-		now := s.current()
-		hours = !now.moving && now.expanded == st.expanded
+		now, err := s.latest(ctx)
+		if err != nil {
+			return err
+		}
+		hours = !now.moving() && now.expanded == st.expanded
 	}
 	if !hours {
 		if rows, err = s.countExpanded(ctx, c, bucket, &positions{1, st.expanded}); err != nil {
@@ -66,15 +71,16 @@ func (s *Store) count(ctx context.Context, c *batch.Counter, bucket time.Duratio
 	for first, last := st.expanded+1, uint64(0); first <= st.position; first = last + 1 {
 		last = min(first+pageLog-1, st.position)
 		page, err := s.readLog(ctx, first, last, fmt.Sprintf("rows > 0 AND max_time >= %d AND min_time < %d", c.Filter.From, c.Filter.To))
-		if dropped := s.current().dropped; dropped >= first { // expanded and dropped meanwhile: it is in updates now
-			last = min(dropped, st.position)
+		now, failed := s.latest(ctx)
+		if failed == nil && now.dropped >= first { // expanded and dropped meanwhile: it is in updates now
+			last = min(now.dropped, st.position)
 			if rows, err = s.countExpanded(ctx, c, bucket, &positions{first, last}); err != nil {
 				return err
 			}
 			add()
 			continue
 		}
-		if err != nil {
+		if err = cmp.Or(err, failed); err != nil {
 			return err
 		}
 		for _, l := range page {

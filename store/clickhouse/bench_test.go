@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -82,30 +84,61 @@ func BenchmarkAppendBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkUpdates asks twenty million rows, of which the client made two and the server the rest: later copies,
-// each of a day of its own. Building them takes minutes.
-func BenchmarkUpdates(b *testing.B) {
-	const made, copies = 2_000_000, 9
-	s := benchmarkStore(b)
+// BenchmarkRecord is what a recorder does that goes through a backlog: eight steps of 16,384 updates at once, one call after
+// the other, while what they leave in the log is moved beside it.
+func BenchmarkRecord(b *testing.B) {
+	const steps, updates = 8, 16_384
 	g := storetest.NewTraffic()
-	start := time.Now()
-	for n := 0; n < made; n += 10_000 {
-		if _, err := s.AppendBatch(b.Context(), g.Batch(10_000)); err != nil {
-			b.Fatal(err)
+	var list []*ingest.Batch
+	for range steps {
+		list = append(list, g.Batch(updates))
+	}
+	s := benchmarkStore(b)
+	s.done.Go(s.expander)
+	client, server := spent(b, s)
+	for b.Loop() {
+		if stored, _, err := s.AppendBatches(b.Context(), list); err != nil || stored != steps {
+			b.Fatal(stored, err)
 		}
 	}
-	appended := time.Since(start)
 	if err := s.tidy(b.Context(), time.Now(), true); err != nil {
 		b.Fatal(err)
 	}
-	b.Logf("%d updates appended in %v, and expanded %v later: %.0f updates/s", made, appended.Round(time.Second), (time.Since(start) - appended).Round(time.Second),
-		made/time.Since(start).Seconds())
+	n := float64(b.N) * steps * updates
+	b.ReportMetric(n/b.Elapsed().Seconds(), "updates/s")
+	c, v := spent(b, s)
+	b.ReportMetric(float64(c-client)/n, "client-cpu-ns/update")
+	b.ReportMetric(float64(v-server)/n, "server-cpu-ns/update")
+}
+
+// BenchmarkUpdates asks as many rows as ROUTEVIGIL_BENCH_ROWS says, twenty million if it says nothing. The client makes two
+// million and the server the rest: 25 copies of these, spread over a day, and copies of that day. Building them takes
+// minutes, a thousand million most of an hour, and 6 GB: copies compress better than what is new.
+func BenchmarkUpdates(b *testing.B) {
+	const made, batches, perDay, day = 2_000_000, 200, 25, 86_400_000_000
+	total := 20_000_000
+	if text := os.Getenv("ROUTEVIGIL_BENCH_ROWS"); text != "" {
+		var err error
+		if total, err = strconv.Atoi(text); err != nil || total < made {
+			b.Fatalf("ROUTEVIGIL_BENCH_ROWS is %q", text)
+		}
+	}
+	s := benchmarkStore(b)
+	g := storetest.NewTraffic()
+	from := storetest.NewTraffic().Batch(1).Updates[0].Time.Time()
+	for range batches {
+		if _, err := s.AppendBatch(b.Context(), g.Batch(made/batches)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.tidy(b.Context(), time.Now(), true); err != nil {
+		b.Fatal(err)
+	}
 	exec := func(format string, a ...any) {
 		if err := s.conn.Exec(b.Context(), fmt.Sprintf(format, a...)); err != nil {
 			b.Fatal(err)
 		}
 	}
-	exec("OPTIMIZE TABLE updates FINAL")
 	size := func() (bytes, rows, parts uint64) {
 		if err := s.conn.QueryRow(b.Context(), `SELECT sum(bytes_on_disk), sum(rows), count() FROM system.parts WHERE database = currentDatabase() AND table = 'updates' AND active`).
 			Scan(&bytes, &rows, &parts); err != nil {
@@ -113,22 +146,35 @@ func BenchmarkUpdates(b *testing.B) {
 		}
 		return bytes, rows, parts
 	}
+	exec("OPTIMIZE TABLE updates FINAL")
 	bytes, rows, _ := size()
 	b.Logf("%.2f bytes an update on the disk, merged", float64(bytes)/float64(rows))
-	batches := uint64(made / 10_000)
-	for i := 1; i <= copies; i++ {
-		exec(`INSERT INTO updates SELECT afi, address, length, position + %d, row, received + %d, time + %d, action, peer, path_id, origin_asn, as_path, next_hop,
-			communities, otc, backfilled FROM updates WHERE position <= %d SETTINGS max_execution_time = 0, max_insert_threads = 1`, uint64(i)*batches, i, int64(i)*86_400_000_000, batches)
+	// What is copied is in order, so blocks need no sorting, and each is of prefixes of its own.
+	again := func(upTo, positions, days, later int) {
+		exec(insertUpdates+` SELECT afi, address, length, position + %d, row, received + %d, time + %d, action, peer, path_id, origin_asn, attributes,
+			backfilled FROM updates WHERE position <= %d ORDER BY afi, address, length, position, row SETTINGS max_execution_time = 0, max_threads = 1, max_insert_threads = 1,
+			max_block_size = 65536, max_insert_block_size = 4000000, min_insert_block_size_rows = 4000000, min_insert_block_size_bytes = 0`, positions, days, later, upTo)
+	}
+	copies := total / made
+	for i := 1; i < min(copies, perDay); i++ {
+		again(batches, i*batches, 0, i*day/perDay)
+	}
+	exec("OPTIMIZE TABLE updates FINAL")
+	days := max(1, copies/perDay)
+	for d := 1; d < days; d++ {
+		again(perDay*batches, d*perDay*batches, d, d*day)
 	}
 	s.mu.Lock()
-	s.state.position += copies * batches
+	s.state.position = uint64(batches * min(copies, days*perDay))
 	s.state.expanded = s.state.position
 	s.mu.Unlock()
 	bytes, rows, parts := size()
-	b.Logf("%d rows in %d parts, %.2f bytes each; built in %v", rows, parts, float64(bytes)/float64(rows), time.Since(start).Round(time.Second))
-	from := g.Batch(1).Updates[0].Time.Time().Add(5*24*time.Hour - 30*time.Minute)
+	b.Logf("%d rows of %d days in %d parts, %.2f bytes each", rows, days, parts, float64(bytes)/float64(rows))
+	i := 0
 	window := func(q store.UpdateQuery) store.UpdateQuery {
-		q.From, q.To = from, from.Add(6*time.Hour)
+		i++
+		q.From = from.Add(time.Duration(i%days)*24*time.Hour + time.Duration(i%4)*4*time.Hour)
+		q.To = q.From.Add(6 * time.Hour)
 		return q
 	}
 	for _, tt := range []struct {
@@ -138,8 +184,8 @@ func BenchmarkUpdates(b *testing.B) {
 		{"prefix=any/6h", func(i int) store.UpdateQuery {
 			return window(store.UpdateQuery{Prefix: storetest.TrafficPrefix(uint32(i * 7919 % 60_000))})
 		}},
-		{"prefix=busy", func(i int) store.UpdateQuery {
-			return store.UpdateQuery{Prefix: storetest.TrafficPrefix(uint32(i % 20))}
+		{"prefix=busy/6h", func(i int) store.UpdateQuery {
+			return window(store.UpdateQuery{Prefix: storetest.TrafficPrefix(uint32(i % 20))})
 		}},
 		{"covered/6h", func(i int) store.UpdateQuery {
 			return window(store.UpdateQuery{Prefix: netip.PrefixFrom(storetest.TrafficPrefix(uint32(i*7919%60_000)).Addr(), 20).Masked(), Match: store.Covered})
@@ -152,6 +198,7 @@ func BenchmarkUpdates(b *testing.B) {
 		b.Run(tt.name, func(b *testing.B) {
 			var took []time.Duration
 			found := 0
+			_, before := spent(b, s)
 			for i := 0; b.Loop(); i++ {
 				at := time.Now()
 				for _, err := range s.Updates(b.Context(), tt.q(i)) {
@@ -166,6 +213,8 @@ func BenchmarkUpdates(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 			b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
 			b.ReportMetric(float64(found)/float64(b.N), "rows")
+			_, after := spent(b, s)
+			b.ReportMetric(float64((after-before).Microseconds())/1000/float64(b.N), "server-cpu-ms/op")
 		})
 	}
 }

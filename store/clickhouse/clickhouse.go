@@ -101,6 +101,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	state    state
+	recent   recent
 	peers    peers
 	gaps     []gap // by ID
 	heard    map[string]store.Heard
@@ -118,13 +119,16 @@ type state struct {
 	sequence    uint64 // of the last event
 	checkpoint  uint64 // position of the last checkpoint
 	expanded    uint64 // position up to which updates has everything
+	expanding   uint64 // position up to which it may have something
 	dropped     uint64 // position up to which the log may lack rows
 	logUpdates  uint64 // in batches above expanded
 	logReceived int64  // wall clock of the first batch above expanded, microseconds; 0 when there is none
-	moving      bool   // updates may have rows above expanded
 	doubtful    bool   // an append failed that may be stored nevertheless
 	fenced      bool
 }
+
+// moving tells whether updates may have rows that the log still counts for.
+func (st *state) moving() bool { return st.expanding > st.expanded }
 
 var _ store.Store = (*Store)(nil)
 
@@ -219,6 +223,8 @@ func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, erro
 		"max_execution_time":    cfg.QueryTimeout.Seconds(),
 		"max_memory_usage":      cfg.QueryMemory,
 		"max_insert_block_size": 1 << 24, // a block is never split
+
+		"low_cardinality_allow_in_native_format": 0, // strings are sent and read as such
 	}
 	if !write {
 		settings["readonly"] = 2 // settings such as these may be set
@@ -338,8 +344,8 @@ func (s *Store) loadPosition(ctx context.Context) error {
 func (s *Store) load(ctx context.Context) error {
 	st := &s.state
 	err := s.conn.QueryRow(ctx, `SELECT (SELECT max(sequence) FROM journal WHERE entry = 'event'), (SELECT max(position) FROM checkpoints WHERE piece = 0),
-		(SELECT max(value) FROM marks WHERE name = 'expanded'), (SELECT max(value) FROM marks WHERE name = 'dropped')`).
-		Scan(&st.sequence, &st.checkpoint, &st.expanded, &st.dropped)
+		m.1, m.2, m.3 FROM (SELECT (SELECT (`+marksOf+`) FROM marks) AS m)`).
+		Scan(&st.sequence, &st.checkpoint, &st.expanded, &st.expanding, &st.dropped)
 	if err != nil {
 		return err
 	}
@@ -349,13 +355,15 @@ func (s *Store) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	st.moving = st.expanded < st.position // whoever wrote before may have been about to expand it
 	if s.peers, err = s.loadPeers(ctx); err != nil {
 		return err
 	}
 	s.gaps, s.heard, err = s.loadGaps(ctx, st.position)
 	return err
 }
+
+// marksOf selects the marks that there are.
+const marksOf = `maxIf(value, name = 'expanded'), maxIf(value, name = 'expanding'), maxIf(value, name = 'dropped')`
 
 // Close implements [store.Store].
 func (s *Store) Close() error { return s.close() }

@@ -1,10 +1,14 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +24,7 @@ const (
 	expandEvery = time.Second
 	retainEvery = 5 * time.Minute
 	blockRows   = 1 << 20 // after which a block is sent however few updates it is of
+	blockText   = 1 << 27 // bytes of path attributes, after which it is too
 )
 
 func (s *Store) wakeExpander() {
@@ -93,26 +98,29 @@ func (s *Store) expand(ctx context.Context, st state) error {
 	start := time.Now()
 	block := &s.block
 	block.reset(s)
-	defer block.release()
 	last := st.expanded
 	updates := 0
-	for last < st.position && updates < s.cfg.Expand.Updates && len(block.afi) < blockRows {
-		page, err := s.wholeLog(ctx, last+1, min(last+pageLog, st.position))
-		if err != nil {
-			return err
+	full := func() bool {
+		return updates >= s.cfg.Expand.Updates || len(block.rows) >= blockRows || len(block.text) >= blockText
+	}
+	for last < st.position && !full() {
+		s.mu.Lock()
+		page := slices.Clone(s.recent.from(last + 1))
+		s.mu.Unlock()
+		if page = page[:min(len(page), int(st.position-last))]; len(page) == 0 {
+			var err error
+			if page, err = s.wholeLog(ctx, last+1, min(last+pageLog, st.position)); err != nil {
+				return err
+			}
 		}
-		days, err := s.days(ctx, last+1, page[len(page)-1].position)
-		if err != nil {
-			return err
-		}
-		for i, l := range page {
-			n, err := block.add(l, days[i])
+		for _, l := range page {
+			n, err := block.add(l)
 			if err != nil {
 				return fmt.Errorf("store %s: batch %d: %w", s.place(), l.position, err)
 			}
 			updates += n
 			last = l.position
-			if updates >= s.cfg.Expand.Updates || len(block.afi) >= blockRows {
+			if full() {
 				break
 			}
 		}
@@ -120,10 +128,14 @@ func (s *Store) expand(ctx context.Context, st state) error {
 	if err := s.savePeers(ctx, block.knownPeers, block.newPeers); err != nil {
 		return err
 	}
-	if len(block.afi) > 0 {
+	if len(block.rows) > 0 {
 		token := fmt.Sprintf("%d-%d", st.expanded+1, last)
+		block.sort()
+		if err := s.mark(ctx, "expanding", last); err != nil {
+			return err
+		}
 		s.mu.Lock()
-		s.state.moving = true
+		s.state.expanding = max(s.state.expanding, last)
 		s.mu.Unlock()
 		err := s.attempt(ctx, func(ctx context.Context) error {
 			return s.insert(driver.Context(ctx, driver.WithSettings(driver.Settings{"insert_deduplication_token": token})), insertUpdates, block.fill)
@@ -137,26 +149,16 @@ func (s *Store) expand(ctx context.Context, st state) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.expanded, s.state.moving = last, false
+	s.state.expanded = last
+	s.recent.forget(last)
 	s.state.logUpdates -= min(uint64(updates), s.state.logUpdates)
 	if s.state.position > last {
 		s.state.logReceived = start.UnixMicro()
 	}
 	s.metrics.logUpdates.Set(float64(s.state.logUpdates))
-	s.metrics.expanded.Add(float64(len(block.afi)))
+	s.metrics.expanded.Add(float64(len(block.rows)))
 	s.metrics.expansions.Observe(time.Since(start).Seconds())
 	return nil
-}
-
-// days gives the day on which each of these batches was received.
-func (s *Store) days(ctx context.Context, first, last uint64) (days []time.Time, err error) {
-	err = s.rows(ctx, func(r api.Rows) error {
-		var at time.Time
-		err := r.Scan(&at)
-		days = append(days, at.UTC().Truncate(24*time.Hour))
-		return err
-	}, fmt.Sprintf(`SELECT received_at FROM batches WHERE position >= %d AND position <= %d ORDER BY position, epoch DESC LIMIT 1 BY position`, first, last))
-	return days, err
 }
 
 func (s *Store) mark(ctx context.Context, name string, value uint64) error {
@@ -239,62 +241,87 @@ func (s *Store) retain(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// block is what is inserted into updates at once, by columns.
+// block is what is inserted into updates at once. Its rows go to the server in the order of the table, which it then need
+// not bring them into: that would cost it more than all else.
 type block struct {
-	s           *Store
-	afi         []uint8
-	address     [][16]byte
-	length      []uint8
-	position    []uint64
-	row         []uint32
-	received    []time.Time
-	time        []int64
-	action      []uint8
-	peer        []uint32
-	pathID      []uint32
-	origin      []uint32
-	path        []string
-	nextHop     []string
-	communities []string
-	otc         []uint32
-	backfilled  []bool
-
+	s          *Store
+	rows       []row
+	v4         []uint64 // where those of IPv4 belong, the most by far: address, length and, in rowBits, index in rows
+	others     []place
+	columns    columns
 	reader     batch.Reader
-	text       []byte
+	text       []byte                 // what attributes are pieces of
 	peers      map[ingest.Peer]uint32 // that are not stored yet
 	newPeers   []ingest.Peer
 	knownPeers uint32
 }
 
-const insertUpdates = `INSERT INTO updates (afi, address, length, position, row, received, time, action, peer, path_id, origin_asn, as_path, next_hop,
-	communities, otc, backfilled)`
+// row is one of updates, but for its prefix.
+type row struct {
+	position         uint64
+	received         time.Time
+	time             int64
+	row              uint32
+	peer             uint32
+	pathID           uint32
+	origin           uint32
+	textFrom, textTo uint32 // attributes
+	action           uint8
+	backfilled       bool
+}
+
+// rowBits are enough for the rows of a block, which has less than blockRows before the last batch is added.
+const rowBits = 64 - 32 - 6
+
+// place is where a row belongs in the order of prefixes, if it is not of IPv4.
+type place struct {
+	high, low   uint64 // of the address
+	row         uint32 // index in rows
+	afi, length uint8
+}
+
+func (p place) compare(q place) int {
+	return cmp.Or(cmp.Compare(p.afi, q.afi), cmp.Compare(p.high, q.high), cmp.Compare(p.low, q.low), cmp.Compare(p.length, q.length), cmp.Compare(p.row, q.row))
+}
+
+// columns are those of updates, in the order of insertUpdates.
+type columns struct {
+	afi        []uint8
+	address    [][16]byte
+	length     []uint8
+	position   []uint64
+	row        []uint32
+	received   []time.Time
+	time       []int64
+	action     []uint8
+	peer       []uint32
+	pathID     []uint32
+	origin     []uint32
+	attributes [][]byte
+	backfilled []bool
+}
+
+const insertUpdates = `INSERT INTO updates (afi, address, length, position, row, received, time, action, peer, path_id, origin_asn,
+	attributes, backfilled)`
 
 // reset empties b for the next block; its columns keep their room.
 func (b *block) reset(s *Store) {
 	s.mu.Lock()
 	known := uint32(len(s.peers.all))
 	s.mu.Unlock()
-	*b = block{s: s, afi: b.afi[:0], address: b.address[:0], length: b.length[:0], position: b.position[:0], row: b.row[:0], received: b.received[:0],
-		time: b.time[:0], action: b.action[:0], peer: b.peer[:0], pathID: b.pathID[:0], origin: b.origin[:0], path: b.path[:0], nextHop: b.nextHop[:0],
-		communities: b.communities[:0], otc: b.otc[:0], backfilled: b.backfilled[:0], text: b.text, reader: b.reader,
+	*b = block{s: s, rows: b.rows[:0], v4: b.v4[:0], others: b.others[:0], columns: b.columns, text: b.text[:0], reader: b.reader,
 		peers: make(map[ingest.Peer]uint32), knownPeers: known}
 }
 
-// release lets go of the text that was sent.
-func (b *block) release() {
-	clear(b.path)
-	clear(b.nextHop)
-	clear(b.communities)
-}
-
 // add appends the rows of one batch, and tells of how many updates they are.
-func (b *block) add(l logRow, day time.Time) (updates int, err error) {
+func (b *block) add(l logRow) (updates int, err error) {
 	r := &b.reader
 	if err := r.Open(l.body); err != nil {
 		return 0, err
 	}
+	day := l.received.UTC().Truncate(24 * time.Hour)
 	var u ingest.Update
-	row := uint32(0)
+	number := uint32(0)
 	for r.Next(&u) {
 		updates++
 		n := batch.RowsOf(&u)
@@ -305,54 +332,32 @@ func (b *block) add(l logRow, day time.Time) (updates int, err error) {
 		if err != nil {
 			return updates, err
 		}
-		var path, nextHop, communities string
-		var origin, otc uint32
+		told := row{position: l.position, received: day, time: int64(u.Time), peer: peer, backfilled: l.backfilled}
+		var origin, textFrom, textTo uint32
 		if u.Kind != ingest.PeerUp && u.Kind != ingest.PeerDown && len(u.Announced) > 0 {
 			if err := r.Attributes(&u.Attrs); err != nil {
 				return updates, err
 			}
-			a := &u.Attrs
-			b.text = a.ASPath.AppendTo(b.text[:0])
-			end := len(b.text)
-			b.text = batch.AppendCommunities(b.text, a)
-			both := string(b.text)
-			path, communities = both[:end], both[end:]
-			origin, _ = a.ASPath.Origin()
-			otc = a.OTC
-			switch {
-			case !a.NextHop.IsValid():
-			case a.NextHop == u.Peer.Addr:
-				nextHop = samePeer
-			default:
-				nextHop = a.NextHop.String()
-			}
+			textFrom = uint32(len(b.text))
+			b.text = appendAttributes(b.text, &u.Peer, &u.Attrs)
+			textTo = uint32(len(b.text))
+			origin, _ = u.Attrs.ASPath.Origin()
 		}
 		for i := range n {
 			action, nlri := batch.RowOf(&u, i)
-			afi, address := key(nlri.Prefix.Addr())
-			length := uint8(0)
-			if afi != 0 {
-				length = uint8(nlri.Prefix.Bits())
-			}
-			b.afi = append(b.afi, afi)
-			b.address = append(b.address, address)
-			b.length = append(b.length, length)
-			b.position = append(b.position, l.position)
-			b.row = append(b.row, row)
-			row++
-			b.received = append(b.received, day)
-			b.time = append(b.time, int64(u.Time))
-			b.action = append(b.action, actionNumber(action))
-			b.peer = append(b.peer, peer)
-			b.pathID = append(b.pathID, nlri.PathID)
-			b.backfilled = append(b.backfilled, l.backfilled)
-			if batch.HasAttributes(action) {
-				b.origin, b.path, b.nextHop = append(b.origin, origin), append(b.path, path), append(b.nextHop, nextHop)
-				b.communities, b.otc = append(b.communities, communities), append(b.otc, otc)
+			index := uint32(len(b.rows))
+			if afi, address := key(nlri.Prefix.Addr()); afi == 4 {
+				b.v4 = append(b.v4, uint64(binary.BigEndian.Uint32(address[12:]))<<(64-32)|uint64(nlri.Prefix.Bits())<<rowBits|uint64(index))
 			} else {
-				b.origin, b.path, b.nextHop = append(b.origin, 0), append(b.path, ""), append(b.nextHop, "")
-				b.communities, b.otc = append(b.communities, ""), append(b.otc, 0)
+				b.others = append(b.others, place{binary.BigEndian.Uint64(address[:8]), binary.BigEndian.Uint64(address[8:]), index, afi, uint8(max(0, nlri.Prefix.Bits()))})
 			}
+			one := told
+			one.row, one.action, one.pathID = number, actionNumber(action), nlri.PathID
+			if batch.HasAttributes(action) {
+				one.origin, one.textFrom, one.textTo = origin, textFrom, textTo
+			}
+			b.rows = append(b.rows, one)
+			number++
 		}
 	}
 	return updates, r.Err()
@@ -388,10 +393,56 @@ func (b *block) peerOf(p ingest.Peer) (uint32, error) {
 	return id, nil
 }
 
-// fill gives batch its columns, in the order of insertUpdates.
+// sort brings the rows into the order of updates, by columns.
+func (b *block) sort() {
+	slices.Sort(b.v4)
+	slices.SortFunc(b.others, place.compare)
+	c := &b.columns
+	*c = columns{afi: c.afi[:0], address: c.address[:0], length: c.length[:0], position: c.position[:0], row: c.row[:0], received: c.received[:0],
+		time: c.time[:0], action: c.action[:0], peer: c.peer[:0], pathID: c.pathID[:0], origin: c.origin[:0], attributes: c.attributes[:0],
+		backfilled: c.backfilled[:0]}
+	add := func(afi uint8, address [16]byte, length uint8, index uint32) {
+		r := &b.rows[index]
+		c.afi = append(c.afi, afi)
+		c.address = append(c.address, address)
+		c.length = append(c.length, length)
+		c.position = append(c.position, r.position)
+		c.row = append(c.row, r.row)
+		c.received = append(c.received, r.received)
+		c.time = append(c.time, r.time)
+		c.action = append(c.action, r.action)
+		c.peer = append(c.peer, r.peer)
+		c.pathID = append(c.pathID, r.pathID)
+		c.origin = append(c.origin, r.origin)
+		c.attributes = append(c.attributes, b.text[r.textFrom:r.textTo])
+		c.backfilled = append(c.backfilled, r.backfilled)
+	}
+	addOthers := func(list []place) {
+		for _, p := range list {
+			var address [16]byte
+			binary.BigEndian.PutUint64(address[:8], p.high)
+			binary.BigEndian.PutUint64(address[8:], p.low)
+			add(p.afi, address, p.length, p.row)
+		}
+	}
+	v6 := slices.IndexFunc(b.others, func(p place) bool { return p.afi == 6 })
+	if v6 < 0 {
+		v6 = len(b.others)
+	}
+	addOthers(b.others[:v6])
+	_, address := key(netip.AddrFrom4([4]byte{}))
+	for _, p := range b.v4 {
+		binary.BigEndian.PutUint32(address[12:], uint32(p>>32))
+		add(4, address, uint8(p>>rowBits&(1<<6-1)), uint32(p&(1<<rowBits-1)))
+	}
+	addOthers(b.others[v6:])
+}
+
+// fill gives batch its columns.
 func (b *block) fill(to api.Batch) error {
-	for i, column := range []any{b.afi, b.address, b.length, b.position, b.row, b.received, b.time, b.action, b.peer, b.pathID, b.origin, b.path, b.nextHop,
-		b.communities, b.otc, b.backfilled} {
+	c := &b.columns
+	for i, column := range []any{c.afi, c.address, c.length, c.position, c.row, c.received, c.time, c.action, c.peer, c.pathID, c.origin, c.attributes,
+		c.backfilled} {
 		if err := to.Column(i).Append(column); err != nil {
 			return err
 		}

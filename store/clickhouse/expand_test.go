@@ -1,13 +1,18 @@
 package clickhouse
 
 import (
+	"bytes"
+	"cmp"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/store"
+	"github.com/routevigil/routevigil/store/batch"
 	"github.com/routevigil/routevigil/store/clickhouse/clickhousetest"
+	"github.com/routevigil/routevigil/store/storetest"
 )
 
 // all counts the rows of history, and fails where one is there twice.
@@ -145,5 +150,40 @@ func TestExpandedTwice(t *testing.T) {
 	}
 	if n := countOf(t, s, "SELECT count() FROM routes WHERE prefix LIKE '10.0.0.%/32' AND collector = 'rrc00' AND action = 'announce'"); n != 30 {
 		t.Errorf("people find %d routes, want 30", n)
+	}
+}
+
+// Rows are sent in the order that the table has, so that the server need not sort them.
+func TestBlockSorted(t *testing.T) {
+	var b block
+	b.reset(&Store{})
+	r := rand.New(rand.NewPCG(1, 2))
+	e := batch.NewEncoder()
+	want := 0
+	for position := uint64(1); position <= 50; position++ {
+		body, sum, err := e.Encode(nil, storetest.Batch(r, 1e15, 40))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.add(logRow{position: position, received: time.Unix(0, 0), body: body}); err != nil {
+			t.Fatal(err)
+		}
+		want += sum.Rows
+	}
+	b.sort()
+	c := &b.columns
+	if len(c.afi) != want || want == 0 {
+		t.Fatalf("%d rows, want %d", len(c.afi), want)
+	}
+	seen := map[uint8]bool{}
+	for i := range c.afi {
+		seen[c.afi[i]] = true
+		if i > 0 && cmp.Or(cmp.Compare(c.afi[i-1], c.afi[i]), bytes.Compare(c.address[i-1][:], c.address[i][:]), cmp.Compare(c.length[i-1], c.length[i]),
+			cmp.Compare(c.position[i-1], c.position[i]), cmp.Compare(c.row[i-1], c.row[i])) >= 0 {
+			t.Fatalf("rows %d and %d are out of order", i-1, i)
+		}
+	}
+	if !seen[0] || !seen[4] || !seen[6] {
+		t.Errorf("families %v: the test is too small", seen)
 	}
 }

@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 	api "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bgp"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/batch"
 )
@@ -40,7 +43,11 @@ type appending struct {
 	stored     bool // known to who waited for done
 }
 
-var encoders = sync.Pool{New: func() any { return batch.NewEncoder() }}
+var encoders = sync.Pool{New: func() any {
+	e := batch.NewEncoder()
+	e.Quick = true
+	return e
+}}
 
 // AppendBatch implements [store.Store].
 func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error) {
@@ -71,9 +78,7 @@ func (s *Store) appendWithGap(ctx context.Context, b *ingest.Batch, r appending,
 	return err
 }
 
-// AppendBatches is AppendBatch of one batch after the other, in fewer round trips: for who has several at once, and
-// would wait for the server once for each. It returns how many of them, from the first on, are stored, and the
-// position of the last of these; all, where there is no error.
+// AppendBatches implements [store.Store], in fewer round trips than AppendBatch of one after the other.
 func (s *Store) AppendBatches(ctx context.Context, batches []*ingest.Batch) (stored int, position uint64, err error) {
 	var list []*appending
 	for _, b := range batches {
@@ -153,18 +158,11 @@ func (s *Store) appender() {
 		case <-s.running.Done():
 			return
 		}
-		size := 0
-		for _, r := range group {
-			size += len(r.body)
-		}
 	drain:
-		for len(group) < groupMax && size < groupBytes {
+		for len(group) < groupMax && sizeOf(group) < groupBytes {
 			select {
 			case list := <-s.appends:
 				group = append(group, list...)
-				for _, r := range list {
-					size += len(r.body)
-				}
 			default:
 				break drain
 			}
@@ -173,7 +171,10 @@ func (s *Store) appender() {
 		for rest := group; len(rest) > 0; {
 			// A block is of one partition: only then is it stored whole or not at all.
 			next := s.current().position + 1
-			n := min(len(rest), int(logPartition-next%logPartition))
+			n := min(len(rest), groupMax, int(logPartition-next%logPartition))
+			for n > 1 && sizeOf(rest[:n]) > groupBytes {
+				n /= 2
+			}
 			if err == nil { // what follows on what is not stored may follow on it for a reason
 				err = s.commit(rest[:n], next)
 			}
@@ -183,6 +184,14 @@ func (s *Store) appender() {
 			rest = rest[n:]
 		}
 	}
+}
+
+// sizeOf tells the bytes of the bodies.
+func sizeOf(group []*appending) (n int) {
+	for _, r := range group {
+		n += len(r.body)
+	}
+	return n
 }
 
 // commit stores group from position first on.
@@ -233,6 +242,7 @@ func (s *Store) commit(group []*appending, first uint64) error {
 	st.position += uint64(len(group))
 	for _, r := range group {
 		st.logUpdates += uint64(r.sum.Updates)
+		s.recent.add(logRow{position: r.position, received: start, backfilled: r.backfilled, imported: r.imported, body: r.body})
 		if r.gap != nil {
 			s.putGap(*r.gap)
 		}
@@ -266,6 +276,7 @@ func (s *Store) renew(ctx context.Context) error {
 // logRow is one row of the log.
 type logRow struct {
 	position   uint64
+	received   time.Time
 	backfilled bool
 	imported   bool
 	body       []byte
@@ -275,17 +286,51 @@ func (l *logRow) stored() batch.Stored {
 	return batch.Stored{Position: l.position, Backfilled: l.backfilled, Body: l.body}
 }
 
+// recent is the end of the log, which is kept so that it need not be read again when it is expanded. Where it has become
+// too long, the rest is not kept.
+type recent struct {
+	rows  []logRow
+	bytes int
+}
+
+const recentBytes = 64 << 20
+
+func (r *recent) add(l logRow) {
+	if r.bytes+len(l.body) > recentBytes || len(r.rows) > 0 && r.rows[len(r.rows)-1].position != l.position-1 {
+		return
+	}
+	r.rows, r.bytes = append(r.rows, l), r.bytes+len(l.body)
+}
+
+// from gives the rows that are kept from position first on, if that is.
+func (r *recent) from(first uint64) []logRow {
+	if len(r.rows) == 0 || first < r.rows[0].position || first > r.rows[len(r.rows)-1].position {
+		return nil
+	}
+	return r.rows[first-r.rows[0].position:]
+}
+
+// forget lets go of rows up to position last.
+func (r *recent) forget(last uint64) {
+	n := 0
+	for n < len(r.rows) && r.rows[n].position <= last {
+		r.bytes -= len(r.rows[n].body)
+		n++
+	}
+	r.rows = slices.Delete(r.rows, 0, n) // which clears what is behind
+}
+
 // readLog reads batches at positions from first to last, in order; where says which of them are wanted.
 func (s *Store) readLog(ctx context.Context, first, last uint64, where string) ([]logRow, error) {
 	var page []logRow
 	err := s.rows(ctx, func(r api.Rows) error {
 		var l logRow
 		var body string
-		err := r.Scan(&l.position, &l.backfilled, &l.imported, &body)
+		err := r.Scan(&l.position, &l.received, &l.backfilled, &l.imported, &body)
 		l.body = []byte(body)
 		page = append(page, l)
 		return err
-	}, fmt.Sprintf(`SELECT position, backfilled, imported, body FROM (SELECT * FROM batches WHERE position >= %d AND position <= %d
+	}, fmt.Sprintf(`SELECT position, received_at, backfilled, imported, body FROM (SELECT * FROM batches WHERE position >= %d AND position <= %d
 		ORDER BY position, epoch DESC LIMIT 1 BY position) WHERE %s ORDER BY position`, first, last, where))
 	return page, err
 }
@@ -351,6 +396,9 @@ func (s *Store) Updates(ctx context.Context, q store.UpdateQuery) iter.Seq2[stor
 			return
 		}
 		w := walk{s: s, f: f, before: store.Cursor{Position: math.MaxInt64}, window: firstWindow}
+		if q.Prefix.IsValid() {
+			w.window *= 8
+		}
 		if q.After != (store.Cursor{}) {
 			w.before = q.After
 		}
@@ -364,7 +412,7 @@ type walk struct {
 	f      *batch.Filter
 	before store.Cursor
 	begun  bool
-	window uint64 // how many positions of updates are looked at next, where no prefix says where to look
+	window uint64 // how many positions of updates are looked at next, where nothing else says where to look
 }
 
 const firstWindow = 2048
@@ -425,17 +473,23 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 	low := uint64(0) // looked at is what lies above
 	var where []string
 	add := func(format string, a ...any) { where = append(where, fmt.Sprintf(format, a...)) }
-	if w.f.Q.Prefix.IsValid() {
+	prefix := w.f.Q.Prefix.IsValid()
+	if prefix {
 		where = append(where, prefixCondition(w.f.Q.Prefix, w.f.Q.Match))
-	} else if w.window < top {
+	}
+	// Where a prefix and a time say where to look there is little to be read.
+	if (!prefix || w.f.From == math.MinInt64 && w.f.To == math.MaxInt64) && w.window < top {
 		low = top - w.window
 		add("position > %d", low)
 	}
 	if a := w.f.Q.Action; a == store.PeerUp || a == store.PeerDown {
 		add("afi = 0") // they are of no prefix
 	}
-	add("(position < %d OR (position = %d AND row < %d))", w.before.Position, w.before.Position, w.before.Row)
 	add("position <= %d", top)
+	if top == w.before.Position {
+		// An OR would make the server go through the marks of the primary key instead of searching them.
+		add("if(position = %d, row < %d, true)", top, w.before.Row)
+	}
 	if w.f.From != math.MinInt64 {
 		add("time >= %d", w.f.From)
 	}
@@ -449,7 +503,7 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 		add("origin_asn = %d", w.f.Q.OriginASN)
 	}
 	if w.f.Q.ASOnPath != 0 {
-		add("hasToken(as_path, '%d')", w.f.Q.ASOnPath)
+		where = append(where, w.s.onPath(w.f.Q.ASOnPath))
 	}
 	peers, none := w.s.peerCondition(&w.f.Q)
 	if none {
@@ -475,7 +529,7 @@ func (w *walk) scan(ctx context.Context, top uint64, limit int) (routes []store.
 }
 
 // selectRoutes is what scanRoute scans.
-const selectRoutes = `SELECT position, row, time, action, peer, afi, address, length, path_id, origin_asn, as_path, next_hop, communities, otc, backfilled
+const selectRoutes = `SELECT position, row, time, action, peer, afi, address, length, path_id, origin_asn, attributes, backfilled
 	FROM updates`
 
 func (s *Store) scanRoute(r api.Rows) (store.Route, error) {
@@ -484,8 +538,8 @@ func (s *Store) scanRoute(r api.Rows) (store.Route, error) {
 	var at int64
 	var action, afi, length uint8
 	var address netip.Addr
-	var nextHop, communities string
-	if err := r.Scan(&t.Cursor.Position, &row, &at, &action, &peer, &afi, &address, &length, &t.PathID, &t.OriginASN, &t.ASPath, &nextHop, &communities, &t.OTC, &t.Backfilled); err != nil {
+	var attributes string
+	if err := r.Scan(&t.Cursor.Position, &row, &at, &action, &peer, &afi, &address, &length, &t.PathID, &t.OriginASN, &attributes, &t.Backfilled); err != nil {
 		return t, err
 	}
 	p, known := s.peer(peer)
@@ -501,25 +555,78 @@ func (s *Store) scanRoute(r api.Rows) (store.Route, error) {
 	case 6:
 		t.Prefix = netip.PrefixFrom(netip.AddrFrom16(address.As16()), int(length))
 	}
-	switch nextHop {
-	case "":
-	case samePeer:
-		t.NextHop = p.Addr
+	return t, setAttributes(&t, attributes)
+}
+
+// samePeer stands for a next hop that is the peer's address, and for the peer's AS at the beginning of a path.
+const samePeer = '='
+
+// appendAttributes writes what updates keep of the attributes that p told: next hop, path, communities and, where there is
+// one, OTC, a line each.
+func appendAttributes(dst []byte, p *ingest.Peer, a *bgp.Attributes) []byte {
+	switch {
+	case !a.NextHop.IsValid():
+	case a.NextHop == p.Addr:
+		dst = append(dst, samePeer)
 	default:
-		a, err := netip.ParseAddr(nextHop)
-		if err != nil {
-			return t, err
-		}
-		t.NextHop = a
+		dst = a.NextHop.AppendTo(dst)
 	}
+	dst = append(dst, '\n')
+	path := len(dst)
+	dst = a.ASPath.AppendTo(dst)
+	var room [10]byte
+	peer := strconv.AppendUint(room[:0], uint64(p.ASN), 10)
+	if rest, found := bytes.CutPrefix(dst[path:], peer); found && (len(rest) == 0 || rest[0] == ' ') {
+		dst[path] = samePeer
+		dst = append(dst[:path+1], rest...)
+	}
+	dst = batch.AppendCommunities(append(dst, '\n'), a)
+	if a.OTC != 0 {
+		dst = strconv.AppendUint(append(dst, '\n'), uint64(a.OTC), 10)
+	}
+	return dst
+}
+
+// setAttributes reads into t, whose peer is known, what appendAttributes wrote.
+func setAttributes(t *store.Route, text string) (err error) {
+	nextHop, rest, found := strings.Cut(text, "\n")
+	if !found {
+		return nil
+	}
+	if nextHop == string(samePeer) {
+		t.NextHop = t.PeerIP
+	} else if nextHop != "" {
+		if t.NextHop, err = netip.ParseAddr(nextHop); err != nil {
+			return err
+		}
+	}
+	t.ASPath, rest, _ = strings.Cut(rest, "\n")
+	if t.ASPath != "" && t.ASPath[0] == samePeer {
+		t.ASPath = strconv.FormatUint(uint64(t.PeerASN), 10) + t.ASPath[1:]
+	}
+	communities, otc, found := strings.Cut(rest, "\n")
 	if communities != "" {
 		t.Communities = strings.Split(communities, " ")
 	}
-	return t, nil
+	if found {
+		n, err := strconv.ParseUint(otc, 10, 32)
+		if err != nil {
+			return err
+		}
+		t.OTC = uint32(n)
+	}
+	return nil
 }
 
-// samePeer stands for a next hop that is the peer's address.
-const samePeer = "="
+// onPath is the condition that asn is on the path.
+func (s *Store) onPath(asn uint32) string {
+	const path = `splitByChar('\n', attributes)[2]`
+	there := fmt.Sprintf("hasToken(%s, '%d')", path, asn)
+	if peers := s.peersLike(&store.UpdateQuery{PeerASN: asn}); len(peers) > 0 {
+		there = fmt.Sprintf("(%s OR (peer IN (%s) AND startsWith(%s, '%c')))", there, strings.Join(peers, ","), path, samePeer)
+	}
+	return there
+}
 
 // key is where the address of a prefix is in the order of updates.
 func key(a netip.Addr) (afi uint8, address [16]byte) {

@@ -155,10 +155,10 @@ func (s *Store) lookNow(ctx context.Context) error {
 		var newest int64
 		valid := fmt.Sprintf("(epoch >= %d OR position < %d)", l.epoch, l.first)
 		err := s.rows(ctx, func(r api.Rows) error {
-			return r.Scan(&st.position, &newest, &st.checkpoint, &st.sequence, &st.expanded, &st.dropped)
+			return r.Scan(&st.position, &newest, &st.checkpoint, &st.sequence, &st.expanded, &st.expanding, &st.dropped)
 		}, `SELECT (SELECT max(position) FROM batches WHERE `+valid+`), (SELECT max(watermark) FROM batches WHERE NOT backfilled AND NOT imported AND `+valid+`),
 			(SELECT max(position) FROM checkpoints WHERE piece = 0), (SELECT max(sequence) FROM journal WHERE entry = 'event'),
-			(SELECT max(value) FROM marks WHERE name = 'expanded'), (SELECT max(value) FROM marks WHERE name = 'dropped')`)
+			m.1, m.2, m.3 FROM (SELECT (SELECT (`+marksOf+`) FROM marks) AS m)`)
 		if err != nil {
 			return err
 		}

@@ -3,9 +3,11 @@ package clickhouse
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
@@ -68,6 +70,14 @@ func (l layout) Distributed(table, key string) string {
 		table, l.OnCluster(), l.Local(table), l.cluster, l.Local(table), key)
 }
 
+// DropDistributed undoes Distributed, so that it can be made anew where columns change. It has no rows of its own.
+func (l layout) DropDistributed(table string) string {
+	if l.cluster == "" {
+		return ""
+	}
+	return fmt.Sprintf("DROP TABLE IF EXISTS %s %s;", table, l.OnCluster())
+}
+
 // Durable are settings of tables: what is acknowledged is on the disk, also after a merge.
 func (l layout) Durable() string {
 	return "fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 60"
@@ -127,7 +137,10 @@ func migrate(ctx context.Context, conn driver.Conn, l layout, upTo int) error {
 			return fmt.Errorf("migration %d: %w", v, err)
 		}
 		for _, s := range list {
-			if err := conn.Exec(ctx, s); err != nil {
+			if err = conn.Exec(ctx, s); err == nil {
+				err = mutated(ctx, conn, l)
+			}
+			if err != nil {
 				return fmt.Errorf("migration %d: %w", v, err)
 			}
 		}
@@ -136,6 +149,37 @@ func migrate(ctx context.Context, conn driver.Conn, l layout, upTo int) error {
 		}
 	}
 	return nil
+}
+
+// mutated waits until what is stored has been changed as statements said, on every server, which takes as long as it has
+// rows.
+func mutated(ctx context.Context, conn driver.Conn, l layout) error {
+	var database string
+	if err := conn.QueryRow(ctx, `SELECT currentDatabase()`).Scan(&database); err != nil {
+		return err
+	}
+	mutations := "system.mutations"
+	if l.cluster != "" {
+		mutations = fmt.Sprintf("clusterAllReplicas('%s', %s)", l.cluster, mutations)
+	}
+	for {
+		var left uint64
+		var failure string
+		err := conn.QueryRow(ctx, fmt.Sprintf(`SELECT count(), max(latest_fail_reason) FROM %s WHERE database = '%s' AND NOT is_done`, mutations, database)).Scan(&left, &failure)
+		switch {
+		case err != nil:
+			return err
+		case failure != "":
+			return errors.New(failure)
+		case left == 0:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func newerSchema(version uint32) error {

@@ -39,6 +39,18 @@ func (s *Store) AppendBatch(ctx context.Context, b *ingest.Batch) (uint64, error
 // kind says how a batch came here, if not from a live feed.
 type kind struct{ backfilled, imported bool }
 
+// AppendBatches implements [store.Store].
+func (s *Store) AppendBatches(ctx context.Context, list []*ingest.Batch) (stored int, position uint64, err error) {
+	for _, b := range list {
+		p, err := s.AppendBatch(ctx, b)
+		if err != nil {
+			return stored, position, err
+		}
+		stored, position = stored+1, p
+	}
+	return stored, position, nil
+}
+
 // append stores b, and what with does in the same transaction.
 func (s *Store) append(ctx context.Context, b *ingest.Batch, k kind, with func(*transaction) error) (uint64, error) {
 	e := encoders.Get().(*encoder)

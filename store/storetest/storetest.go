@@ -239,13 +239,28 @@ func history(r *rand.Rand, n int) []*ingest.Batch {
 
 func appendAll(t *testing.T, s store.Store, batches []*ingest.Batch, first uint64) {
 	t.Helper()
-	for i, b := range batches {
-		c := clone(b)
-		if got := must[uint64](t)(s.AppendBatch(t.Context(), c)); got != first+uint64(i) {
-			t.Fatalf("position of batch %d is %d, want %d", i, got, first+uint64(i))
+	for i, n := 0, 1; i < len(batches); n = 8 - n { // one alone, then several at once
+		var list []*ingest.Batch
+		for _, b := range batches[i:min(i+n, len(batches))] {
+			list = append(list, clone(b))
 		}
-		for j := range c.Updates { // the store must not look at it any more
-			c.Updates[j] = ingest.Update{}
+		i += len(list)
+		var got uint64
+		if n == 1 {
+			got = must[uint64](t)(s.AppendBatch(t.Context(), list[0]))
+		} else {
+			stored, position, err := s.AppendBatches(t.Context(), list)
+			no(t, err)
+			same(t, "how many of them are stored", stored, len(list))
+			got = position
+		}
+		if want := first + uint64(i) - 1; got != want {
+			t.Fatalf("position of batch %d is %d, want %d", i-1, got, want)
+		}
+		for _, c := range list {
+			for j := range c.Updates { // the store must not look at it any more
+				c.Updates[j] = ingest.Update{}
+			}
 		}
 	}
 }
@@ -285,7 +300,13 @@ func testRefusedBatch(t *testing.T, h Harness) {
 		t.Fatalf("error %v, want one that tells that repeating is in vain", err)
 	}
 	no(t, s.Health())
-	appendAll(t, s, history(newRand(t, 2), 1), 1)
+	batches := history(newRand(t, 2), 3)
+	stored, _, err := s.AppendBatches(t.Context(), []*ingest.Batch{clone(batches[0]), {Updates: make([]ingest.Update, store.MaxBatchUpdates+1)}, clone(batches[2])})
+	if err == nil || errors.Is(err, store.ErrUnavailable) || stored > 1 {
+		t.Fatalf("%d of which the second is refused are stored, error %v", stored, err)
+	}
+	appendAll(t, s, batches[stored:], uint64(stored)+1)
+	same(t, "the batches", collect(t, s.BatchesSince(t.Context(), 0)), batches)
 }
 
 func testConcurrentAppends(t *testing.T, h Harness) {

@@ -259,29 +259,14 @@ func (x *Recorder) append(ctx context.Context, list []recording, position uint64
 	for i := range list {
 		batches = append(batches, &list[i].step.Batch)
 	}
-	err := untilStored(ctx, x.log, "recording updates", func() (err error) {
-		if s, ok := x.store.(severalAppender); ok {
-			n, last, err := s.AppendBatches(ctx, batches)
-			if n > 0 {
-				batches, position = batches[n:], last
-			}
-			return err
-		}
-		for len(batches) > 0 && err == nil {
-			var p uint64
-			if p, err = x.store.AppendBatch(ctx, batches[0]); err == nil {
-				batches, position = batches[1:], p
-			}
+	err := untilStored(ctx, x.log, "recording updates", func() error {
+		stored, last, err := x.store.AppendBatches(ctx, batches)
+		if batches = batches[stored:]; stored > 0 {
+			position = last
 		}
 		return err
 	})
 	return position, err
-}
-
-// severalAppender is a store that takes several batches in little more time than one: detectors make more steps than
-// it takes batches one by one. See [clickhouse.Store.AppendBatches].
-type severalAppender interface {
-	AppendBatches(ctx context.Context, batches []*ingest.Batch) (stored int, position uint64, err error)
 }
 
 func (x *Recorder) save(ctx context.Context, st recorderState) error {
