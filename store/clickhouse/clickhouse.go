@@ -224,7 +224,6 @@ func connect(ctx context.Context, cfg Configuration, write bool) (api.Conn, erro
 		"max_memory_usage":      cfg.QueryMemory,
 		"max_insert_block_size": 1 << 24, // a block is never split
 
-		"low_cardinality_allow_in_native_format": 0, // strings are sent and read as such
 	}
 	if !write {
 		settings["readonly"] = 2 // settings such as these may be set

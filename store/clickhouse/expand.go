@@ -138,7 +138,9 @@ func (s *Store) expand(ctx context.Context, st state) error {
 		s.state.expanding = max(s.state.expanding, last)
 		s.mu.Unlock()
 		err := s.attempt(ctx, func(ctx context.Context) error {
-			return s.insert(driver.Context(ctx, driver.WithSettings(driver.Settings{"insert_deduplication_token": token})), insertUpdates, block.fill)
+			return s.insert(driver.Context(ctx, driver.WithSettings(driver.Settings{"insert_deduplication_token": token,
+				"low_cardinality_allow_in_native_format": 0, // the column of attributes is sent as strings
+			})), insertUpdates, block.fill)
 		})
 		if err != nil {
 			return err
