@@ -1,3 +1,6 @@
+// What fails here are processes, which are built without the race detector; TestRolesKilled is under it.
+//go:build !race
+
 package service
 
 import (
