@@ -493,13 +493,19 @@ func (c *client) follow(ctx context.Context, after uint64, f func(sequence uint6
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 1<<22)
 	var id uint64
+	var data string
 	for lines.Scan() {
 		field, value, _ := strings.Cut(lines.Text(), ": ")
 		switch field {
 		case "id":
 			fmt.Sscan(value, &id)
 		case "data":
-			f(id, value)
+			data = value
+		case "": // only now the event is whole
+			if data != "" {
+				f(id, data)
+			}
+			data = ""
 		}
 	}
 	return lines.Err()
