@@ -74,10 +74,10 @@ bench:
 faults:
 	CI=true ROUTEVIGIL_TEST_CLICKHOUSE=own $(GO) test ./cmd/routevigil/service -run '^TestFaults' -v -count 1 -timeout 0 -faults $(FAULTS) -faults.seed $(SEED)
 
-# Fails while the detector misses something it is meant to reach. Real data are played where there are any.
 growth:
 	$(GO) run ./cmd/growth
 
+# Fails while the detector misses something it is meant to reach. Real data are played where there are any.
 scorecard:
 	$(GO) run ./cmd/scorecard
 
