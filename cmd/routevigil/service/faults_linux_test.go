@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -216,8 +217,8 @@ func newMember(t *testing.T, name string, c config.Config, between func(), argum
 	return m
 }
 
-// keep starts the process over and over, as whatever runs services does. A process may end by itself before it listens, where
-// what it needs is away. One that has run may not.
+// keep starts the process over and over, as whatever runs services does. A process may end by itself with status 1, where what it
+// needs is away when it starts; so may one that stood by when its turn comes, or that listens already. It may not end in any other way.
 func (m *member) keep() {
 	for {
 		m.mu.Lock()
@@ -247,8 +248,10 @@ func (m *member) keep() {
 		m.mu.Unlock()
 		err = p.wait()
 		m.mu.Lock()
-		if !m.killed && !m.ended {
+		if exit := (*exec.ExitError)(nil); !m.killed && !m.ended && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
 			m.t.Errorf("%s ended by itself: %v", m.name, err)
+		} else if !m.killed && !m.ended {
+			m.t.Logf("%s ended by itself and is started again, as whoever supervises it would: %v", m.name, err) // it has said why
 		}
 		m.process = nil
 		m.mu.Unlock()
@@ -483,7 +486,7 @@ func (x *trouble) report() {
 // through them, up to three things at once are broken and mended, at moments drawn from a seed:
 //
 //   - kill -9 of each process, of the broker and of ClickHouse, which start again after a moment; a process that cannot reach
-//     what it needs when it starts is started until it can, and one that has started and ends by itself is an error;
+//     what it needs when it starts ends with status 1 and is started until it can; to end in another way is an error;
 //   - SIGSTOP and SIGCONT of each (the tests' ClickHouse may end then, and is started again);
 //   - a full disk of the broker (which ends it), and of the processes that store something themselves; that of ClickHouse, which
 //     may damage its own parts then, is left to the tests of its store;
