@@ -494,7 +494,8 @@ func (x *trouble) report() {
 //   - ClickHouse that takes no inserts, because its tables are for reading only or have too many parts;
 //   - a broker that forgets every consumer group. There must be none, as all that is remembered of positions is in the stores.
 //
-// Never do both collectors suffer at once: as with any feed that does not repeat what it said, nobody would hear it. In the end
+// Never do both collectors suffer at once, nor one before all that the other had alone is on the bus: as with any feed that does not
+// repeat what it said, nobody would have it. In the end
 //
 //   - every update that was said is on the bus;
 //   - every update that the bus acknowledged, that is of which each partition has its share, is in both stores exactly once, and
@@ -577,6 +578,30 @@ func TestFaults(t *testing.T) {
 	s.begin(seed, *faultsFor)
 	eventually(t, all)
 
+	// What one collector alone has heard must be on the bus before that one suffers: until then nobody else has it.
+	emptied := map[string]float64{} // updates that a collector had written when none waited in it
+	heldBack := func() string {
+		for _, name := range []string{"collect 1", "collect 2"} {
+			c := members[name].client()
+			if c == nil {
+				return name + " does not run"
+			}
+			waiting, ok := c.metric("routevigil_bus_queued_updates")
+			written, counts := c.metric("routevigil_kafka_updates_written_total")
+			if !ok || !counts {
+				return name + " does not answer"
+			}
+			before, seen := emptied[name]
+			if !seen && waiting == 0 {
+				emptied[name] = written
+			}
+			if !seen || written <= before { // with the next round what was under way is written, too
+				return name + " has not written all that it heard"
+			}
+		}
+		clear(emptied)
+		return ""
+	}
 	for _, name := range names {
 		m := members[name]
 		kill := fault{kind: "kill -9", target: name, most: 3 * time.Second, harm: func(*rand.Rand) { m.kill() }, mend: m.release}
@@ -588,7 +613,10 @@ func TestFaults(t *testing.T) {
 					if s.feed.subscribers() < 2 {
 						return "it does not listen again"
 					}
-					return m.unready()
+					if missing := m.unready(); missing != "" {
+						return missing
+					}
+					return heldBack()
 				}
 			}
 			x.add(f)
@@ -602,7 +630,7 @@ func TestFaults(t *testing.T) {
 			if s.feed.subscribers() < 2 {
 				return "it does not listen again"
 			}
-			return ""
+			return heldBack()
 		}})
 	for name, server := range map[string]*servertest.Server{"Kafka": broker, "ClickHouse": server} {
 		kind := func(k string) string { return k + " of a server" }
