@@ -115,7 +115,8 @@ var dependencies = map[string][]string{
 	"golang.org/x/sys":                    {"ingest/bgpsession"}, // socket options
 	"modernc.org/sqlite":                  {"store/embedded"},
 	"github.com/google/go-cmp":            {"store/storetest", "ingest/bgp/gobgptest"},
-	"github.com/osrg/gobgp/v4":            {"ingest/bgp/gobgptest"}, // what tests compare with
+	"github.com/osrg/gobgp/v4":            {"ingest/bgp/gobgptest"},          // what tests compare with
+	"github.com/twmb/franz-go/pkg/kfake":  {"ingest/bus/kafkabus/kafkatest"}, // a broker for tests
 }
 
 // A package that helps tests ends in "test" (storetest); like the testing modules it is no part of the program.

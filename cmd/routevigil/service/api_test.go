@@ -16,6 +16,7 @@ import (
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 	"github.com/routevigil/routevigil/store/clickhouse/clickhousetest"
 )
 
@@ -164,7 +165,7 @@ func TestAPIBehind(t *testing.T) {
 
 // TestNotifiers: every message is sent once, however many notifiers run, by none but them, also when who sends stops.
 func TestNotifiers(t *testing.T) {
-	kafkas(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		f, hook := newFeed(t), newReceiver(t)
 		c := onKafka(t, address, f)
 		c.Alert.Webhooks = append(c.Alert.Webhooks, hook.configuration("hook"))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 )
 
@@ -37,7 +38,7 @@ func TestPublishedForOthers(t *testing.T) {
 	}
 	for name, run := range run {
 		t.Run(name, func(t *testing.T) {
-			kafkas(t, func(t *testing.T, address string) {
+			kafkatest.Each(t, func(t *testing.T, address string) {
 				f := newFeed(t)
 				c := onKafka(t, address, f, func(c *config.Config) {
 					c.Kafka.OpenBMP.Topic = c.Kafka.Prefix + "openbmp.bmp_raw"

@@ -15,36 +15,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/routevigil/routevigil/cmd/routevigil/config"
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
-	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 	"github.com/routevigil/routevigil/store"
 	"github.com/routevigil/routevigil/store/embedded"
 )
-
-// kafkas runs a test with a broker that pretends, and with a real one whose address is in
-// ROUTEVIGIL_TEST_KAFKA.
-func kafkas(t *testing.T, f func(t *testing.T, address string)) {
-	t.Run("kfake", func(t *testing.T) {
-		k, err := kfake.NewCluster(kfake.NumBrokers(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(k.Close)
-		f(t, k.ListenAddrs()[0])
-	})
-	t.Run("Kafka", func(t *testing.T) {
-		address := os.Getenv("ROUTEVIGIL_TEST_KAFKA")
-		if address == "" {
-			bgptest.Missing(t, "ROUTEVIGIL_TEST_KAFKA does not say where a Kafka broker is")
-		}
-		f(t, address)
-	})
-}
 
 // onKafka is a configuration on the small Internet, with topics of its own that are there.
 func onKafka(t testing.TB, address string, f *feed, change ...func(*config.Config)) config.Config {
@@ -137,7 +116,7 @@ func (p *process) kill() {
 // happen, and kills them meanwhile. In the end what is stored is what a detector finds that goes through
 // the whole of Kafka's log undisturbed; and every change was told once.
 func TestRolesKilled(t *testing.T) {
-	kafkas(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		f, hook := newFeed(t), newReceiver(t)
 		c := onKafka(t, address, f)
 		with := func(hooks bool) config.Config { // a directory of its own
@@ -360,7 +339,7 @@ func undisturbed(t *testing.T, c config.Config, until uint64, most time.Duration
 
 // TestOneOfTwoRecordersTells: every message is sent once, also when who sends them stops and the other goes on.
 func TestOneOfTwoRecordersTells(t *testing.T) {
-	kafkas(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		f, hook := newFeed(t), newReceiver(t)
 		c := onKafka(t, address, f)
 		c.Alert.Webhooks = append(c.Alert.Webhooks, hook.configuration("hook"))
@@ -414,7 +393,7 @@ func TestOneOfTwoRecordersTells(t *testing.T) {
 
 // TestRecordersShareADatabase: one of two recorders writes, both answer, and where one is killed or ends the other has everything, once.
 func TestRecordersShareADatabase(t *testing.T) {
-	kafkas(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		f, hook := newFeed(t), newReceiver(t)
 		c := onKafka(t, address, f)
 		onClickHouse(t, &c)

@@ -13,6 +13,7 @@ import (
 	"github.com/routevigil/routevigil/detect/incident"
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 )
 
 // feedOf is a source that is in a state.
@@ -115,7 +116,7 @@ func TestSignsAreJudged(t *testing.T) {
 
 // What a collector that runs by itself writes to Kafka has its feed's signs of life.
 func TestSignsThroughKafka(t *testing.T) {
-	kafkas(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		f := newFeed(t)
 		c := onKafka(t, address, f)
 		x, err := NewCollector(t.Context(), c, testLog(t))

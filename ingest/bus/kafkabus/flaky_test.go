@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/routevigil/routevigil/ingest"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 )
 
 // cutting makes connections that break now and then after a request was sent and before its answer is read:
@@ -48,7 +49,7 @@ func (c *cutConn) Read(b []byte) (int, error) {
 
 // What is acknowledged arrives once, at everybody in the same steps, however often connections break.
 func TestConnectionsThatBreak(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address, func(c *Configuration) { c.Duplicates = 0 })
 		c := &cutting{one: 40}
 		k.transport.Dial, k.dialer.DialFunc = c.dial, c.dial

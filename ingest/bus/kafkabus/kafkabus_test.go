@@ -7,47 +7,25 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"go.uber.org/goleak"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
-	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 	"github.com/routevigil/routevigil/ingest/bus"
 	"github.com/routevigil/routevigil/ingest/bus/bustest"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 	"github.com/routevigil/routevigil/ingest/bus/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 2 * time.Minute
-
-// brokers runs a test with a broker that pretends, and with a real one whose address is in
-// ROUTEVIGIL_TEST_KAFKA.
-func brokers(t *testing.T, f func(t *testing.T, address string)) {
-	t.Run("kfake", func(t *testing.T) {
-		k, err := kfake.NewCluster(kfake.NumBrokers(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(k.Close)
-		f(t, k.ListenAddrs()[0])
-	})
-	t.Run("Kafka", func(t *testing.T) {
-		address := os.Getenv("ROUTEVIGIL_TEST_KAFKA")
-		if address == "" {
-			bgptest.Missing(t, "ROUTEVIGIL_TEST_KAFKA does not say where a Kafka broker is")
-		}
-		f(t, address)
-	})
-}
 
 // logTo writes what is logged into the test's output.
 type logTo struct{ t testing.TB }
@@ -154,7 +132,7 @@ func numbers(updates []ingest.Update) (n []int) {
 }
 
 func TestSuite(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		bustest.Run(t, func(t *testing.T) bustest.Stream {
 			k := cluster(t, address)
 			queue := bus.New(bus.DefaultConfiguration(), nil)
@@ -193,7 +171,7 @@ func TestSuite(t *testing.T) {
 // Followers make the steps of who is in charge, whenever they begin; and when that one is gone another goes
 // on where it stopped, while what it still writes counts for nothing.
 func TestTakingOver(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address, func(c *Configuration) { c.Duplicates = 0 })
 		w := k.NewWriter(nil)
 		first := follow(t, k, LogOptions{Candidate: true})
@@ -266,7 +244,7 @@ func TestTakingOver(t *testing.T) {
 // Two collectors of one feed give its updates once, also those that come several times under one stamp; and
 // a follower that begins in the middle drops the same.
 func TestDuplicates(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address)
 		lead := follow(t, k, LogOptions{Candidate: true})
 		next(t, lead, func(s *Step) bool { return s.Leading })
@@ -318,7 +296,7 @@ func TestDuplicates(t *testing.T) {
 
 // What the first step of all says is known to a follower that begins in the middle, too.
 func TestDuplicatesOfTheFirstStep(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address)
 		a, b := k.NewWriter(nil), k.NewWriter(nil)
 		write(t, a, withdrawal(1))
@@ -344,7 +322,7 @@ func TestDuplicatesOfTheFirstStep(t *testing.T) {
 // What one of two collectors of a feed had kept back, when the other has told what came after it, is history: all get it, and
 // who keeps the state of routes is told what of it comes too late. A follower that begins in the middle says the same.
 func TestLate(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address)
 		lead := follow(t, k, LogOptions{Candidate: true})
 		next(t, lead, func(s *Step) bool { return s.Leading })
@@ -445,7 +423,7 @@ func TestLateForgets(t *testing.T) {
 
 // What is written twice counts once, and what a writer did not finish does not hold up others.
 func TestUnfinishedAndRepeatedRounds(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address, func(c *Configuration) { c.Duplicates = 0 })
 		lead := follow(t, k, LogOptions{Candidate: true})
 		next(t, lead, func(s *Step) bool { return s.Leading })
@@ -482,7 +460,7 @@ func TestUnfinishedAndRepeatedRounds(t *testing.T) {
 }
 
 func TestInitIsRepeatable(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address)
 		told := 0
 		if err := k.Init(context.Background(), func(topic, what string) { told++ }); err != nil || told != 5 {
@@ -518,7 +496,7 @@ func headerOf(w *Writer, round uint64) wire.Header { return wire.Header{Writer: 
 
 // The last whole state is read, past one that was not finished and one that is mixed with another.
 func TestState(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		k := cluster(t, address)
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

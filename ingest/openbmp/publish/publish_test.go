@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -14,16 +13,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/routevigil/routevigil/ingest"
 	"github.com/routevigil/routevigil/ingest/bgp"
-	"github.com/routevigil/routevigil/ingest/bgp/bgptest"
 	"github.com/routevigil/routevigil/ingest/bgp/gobgptest"
 	"github.com/routevigil/routevigil/ingest/bmp"
 	"github.com/routevigil/routevigil/ingest/bus/kafkabus"
+	"github.com/routevigil/routevigil/ingest/bus/kafkabus/kafkatest"
 	"github.com/routevigil/routevigil/ingest/openbmp"
 )
 
@@ -257,29 +255,10 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
-// brokers runs a test with a broker that pretends, and with a real one whose address is in ROUTEVIGIL_TEST_KAFKA.
-func brokers(t *testing.T, f func(t *testing.T, address string)) {
-	t.Run("kfake", func(t *testing.T) {
-		k, err := kfake.NewCluster(kfake.NumBrokers(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(k.Close)
-		f(t, k.ListenAddrs()[0])
-	})
-	t.Run("Kafka", func(t *testing.T) {
-		address := os.Getenv("ROUTEVIGIL_TEST_KAFKA")
-		if address == "" {
-			bgptest.Missing(t, "ROUTEVIGIL_TEST_KAFKA does not say where a Kafka broker is")
-		}
-		f(t, address)
-	})
-}
-
 // Through Kafka, and with our own source as the consumer, everything arrives, in each peer's order. What was
 // published before the topic is there waits for it.
 func TestThroughKafka(t *testing.T) {
-	brokers(t, func(t *testing.T, address string) {
+	kafkatest.Each(t, func(t *testing.T, address string) {
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
 		c := kafkabus.DefaultConfiguration()
 		c.Brokers, c.Prefix = []string{address}, fmt.Sprintf("test%d.", time.Now().UnixNano())
